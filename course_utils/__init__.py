@@ -1,0 +1,37 @@
+"""Support package of the course: hooks, models, pictures and controls. The techniques are in the notebooks."""
+
+from .environment import setup
+from .hooks import count_passes, evaluation_mode, last_spatial_layer, layer_names, record, relu_rule
+from .images import (
+    load_image,
+    preprocess,
+    sample_image,
+    sample_images,
+    save_animation,
+    save_image,
+    to_image,
+    to_input,
+)
+from .models import (
+    available_models,
+    best_device,
+    check_input,
+    class_name,
+    class_score,
+    find_class,
+    load_model,
+    predict,
+    resolve_targets,
+    same_layout,
+    targets_of,
+)
+from .pictures import heatmap, image_grid, normalize_map, overlay, show
+from .steps import Step
+
+__all__ = [
+    "Step", "available_models", "best_device", "check_input", "class_name", "class_score", "count_passes",
+    "evaluation_mode", "find_class", "heatmap", "image_grid", "last_spatial_layer", "layer_names",
+    "load_image", "load_model", "normalize_map", "overlay", "predict", "preprocess", "record", "relu_rule", "resolve_targets", "same_layout",
+    "sample_image", "sample_images", "save_animation", "save_image", "setup", "show", "targets_of",
+    "to_image", "to_input",
+]

@@ -1,0 +1,226 @@
+"""Pictures in and out: files to upright RGB, RGB to what a network sees, and back."""
+
+import difflib
+import io
+import json
+import os
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+from torchvision.transforms.v2 import functional as F
+
+from .models import BUNDLED, published_weights
+
+INPUT_IMAGES = Path(__file__).resolve().parent.parent / "input_images"
+ACCEPTED = "JPEG, PNG, WebP, GIF, BMP or TIFF"
+_LARGEST_ASPECT = 50      # a picture longer than that would be blown up to gigabytes by the resize
+
+
+def load_image(source):
+    """An upright RGB `PIL.Image` from a path, bytes, an open file or a picture.
+
+    EXIF rotation is applied, transparency is laid on white, 16 bits become 8, of an animation the first
+    frame is taken. Raises FileNotFoundError for a missing file, ValueError for what is not a picture, is
+    truncated, or is larger than Pillow's decompression limit; the message says what was found.
+    """
+    return _to_rgb(ImageOps.exif_transpose(_open(source)))
+
+
+def _open(source):
+    if isinstance(source, Image.Image):      # not decoded yet, where it was opened but never looked at
+        label = getattr(source, "filename", None) or "the picture"
+    elif isinstance(source, str | os.PathLike):
+        path = Path(source)
+        label = str(path)
+        if not path.exists():
+            near = difflib.get_close_matches(path.name, _file_names(path.parent), n=3, cutoff=0.5)
+            hint = f"; near it are {near}" if near else ""
+            raise FileNotFoundError(f"no file {path}{hint}; accepted is a picture: {ACCEPTED}")
+        if not path.is_file():
+            raise ValueError(f"{path} is a folder; accepted is a picture: {ACCEPTED}")
+    elif isinstance(source, bytes | bytearray | memoryview):
+        label, source = f"{len(source)} bytes", io.BytesIO(source)
+    elif hasattr(source, "read"):
+        label = str(getattr(source, "name", "the open file"))
+    else:
+        raise ValueError(f"a {type(source).__name__} is no picture; accepted are a path, bytes or a PIL.Image")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = source if isinstance(source, Image.Image) else Image.open(source)
+            image.load()
+            return image
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        limit = Image.MAX_IMAGE_PIXELS
+        raise ValueError(f"{label} is too large: {error}. Accepted are up to {limit} pixels; scale it down") from error
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{label} is not a picture that Pillow knows; accepted is {ACCEPTED}") from error
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise ValueError(f"{label} is a damaged or truncated picture ({error}); accepted is {ACCEPTED}") from error
+
+
+def _file_names(folder):
+    return [file.name for file in folder.iterdir()] if folder.is_dir() else []
+
+
+def _to_rgb(image):
+    if image.mode.startswith("I") or image.mode == "F":
+        image = _to_eight_bits(image)
+    if "A" in image.mode or "a" in image.mode or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def _to_eight_bits(image):
+    values = np.asarray(image).astype(np.float64)
+    values = np.nan_to_num(values)
+    # 16-bit files use the whole range up to 65535; float files are in [0, 1] or in 8-bit units.
+    full = 65535 if image.mode.startswith("I") else 1 if values.max(initial=0) <= 1 else 255
+    return Image.fromarray((values.clip(0, full) * (255 / full)).round().astype(np.uint8))
+
+
+def sample_image(name):
+    """One of the course's photographs by name, such as "red_panda". Raises ValueError naming all of them."""
+    if not INPUT_IMAGES.is_dir():
+        raise ValueError(f"the photographs are not here ({INPUT_IMAGES}): work in a clone, with pip install -e .")
+    if name not in sample_images():
+        raise ValueError(f"no photograph {name!r}; there are {', '.join(sample_images())}")
+    return load_image(INPUT_IMAGES / f"{name}.jpg")
+
+
+def sample_images():
+    """Names of the course's photographs, in alphabetical order."""
+    return sorted(file.stem for file in INPUT_IMAGES.glob("*.jpg"))
+
+
+def _transforms(model):
+    published = getattr(model, "course_weights", None) or published_weights(BUNDLED)
+    return published.transforms()
+
+
+def preprocess(image, model, size=None):
+    """A picture as the network wants it: float `(1, 3, H, W)`, normalized, channels_last, on its device.
+
+    image: a `PIL.Image` or anything `load_image` takes; a list of them gives a batch. The transforms are
+    those of the model's own weights (for most: shorter side to 256, centre crop of 224); a network of
+    your own gets ImageNet's usual ones. size: keep the whole picture instead, its long side so many pixels.
+
+    Raises ValueError for a size below 1 and for a picture more than 50 times longer than wide.
+    """
+    images = [load_image(one) for one in (image if isinstance(image, list | tuple) else [image])]
+    if not images:
+        raise ValueError("no picture given: accepted is a picture or a list with at least one")
+    for one in images:
+        if max(one.size) > _LARGEST_ASPECT * min(one.size):
+            limit = f"1:{_LARGEST_ASPECT}"
+            raise ValueError(f"the picture is {one.width}×{one.height}: crop it first, to less than {limit}")
+    transforms = _transforms(model)
+    if size is None:
+        rows = [transforms(one) for one in images]
+    else:
+        rows = [_whole(one, size, transforms) for one in images]
+    parameter = next(model.parameters(), torch.empty(0))
+    return torch.stack(rows).to(parameter.device, parameter.dtype, memory_format=torch.channels_last)
+
+
+def _whole(image, size, transforms):
+    if int(size) < 1:
+        raise ValueError(f"size={size}: accepted is the long side in pixels, 1 or more")
+    scale = size / max(image.size)
+    shape = [max(1, round(image.height * scale)), max(1, round(image.width * scale))]
+    small = F.resize(image, shape, interpolation=transforms.interpolation, antialias=True)
+    pixels = F.to_dtype(F.pil_to_tensor(small), torch.float32, scale=True)
+    return F.normalize(pixels, transforms.mean, transforms.std)
+
+
+def _mean_and_std(x, model):
+    transforms = _transforms(model)
+    return [torch.tensor(values, device=x.device, dtype=x.dtype)[:, None, None]
+            for values in (transforms.mean, transforms.std)]
+
+
+def to_image(x, model=None):
+    """What the network sees, back to pixel values: float tensor of the same shape, in [0, 1].
+
+    x: `(N, 3, H, W)` or `(3, H, W)`, normalized as the model's weights ask (without a model: ImageNet's
+    mean and standard deviation). Values outside what pixels can hold are clipped.
+    """
+    mean, std = _mean_and_std(x, model)
+    return (x * std + mean).clamp(0, 1)
+
+
+def to_input(image, model=None):
+    """Pixel values in [0, 1] to what the network sees: the inverse of `to_image`, in the autograd graph.
+
+    image: float tensor `(N, 3, H, W)` or `(3, H, W)`; the result has the same shape.
+    """
+    mean, std = _mean_and_std(image, model)
+    return (image - mean) / std
+
+
+def as_picture(image):
+    """A `PIL.Image` from a picture, a tensor or an array; this is where values are rounded to 8 bits.
+
+    Accepted: `(3, H, W)`, `(1, 3, H, W)`, `(H, W, 3)` or `(H, W)`, floats in [0, 1] or uint8.
+    Raises ValueError for another shape.
+    """
+    if isinstance(image, Image.Image):
+        return image
+    values = image.detach().cpu().numpy() if isinstance(image, torch.Tensor) else np.asarray(image)
+    while values.ndim > 2 and values.shape[0] == 1:
+        values = values[0]
+    if values.ndim == 3 and values.shape[0] == 3:
+        values = values.transpose(1, 2, 0)
+    if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[2] != 3):
+        raise ValueError(f"no picture of shape {tuple(np.shape(image))}; accepted are (3, H, W), (H, W, 3), (H, W)")
+    if values.dtype != np.uint8:
+        values = np.nan_to_num(values.astype(np.float64)).clip(0, 1)
+        values = np.round(values * 255).astype(np.uint8)
+    return Image.fromarray(np.ascontiguousarray(values))
+
+
+def save_image(image, path, recipe=None):
+    """Save a picture as PNG, with its recipe in the file's metadata; returns the path.
+
+    image: as for `as_picture`. recipe: a dict, stored as JSON under the key "recipe" (read it back with
+    `PIL.Image.open(path).text["recipe"]`). Missing folders are made. Raises ValueError unless the path
+    ends in .png.
+    """
+    path = _target(path, ".png")
+    metadata = PngImagePlugin.PngInfo()
+    if recipe is not None:
+        metadata.add_text("recipe", json.dumps(recipe, default=str))
+    as_picture(image).save(path, pnginfo=metadata)
+    return path
+
+
+def save_animation(images, path, seconds_per_frame=0.1):
+    """Save pictures of one size as an endless GIF; returns the path.
+
+    images: as for `as_picture`, at least one. Missing folders are made. Raises ValueError for no picture,
+    for pictures of different sizes, and unless the path ends in .gif.
+    """
+    path = _target(path, ".gif")
+    frames = [as_picture(image).convert("RGB") for image in images]
+    if len({frame.size for frame in frames}) != 1:
+        sizes = sorted({frame.size for frame in frames})
+        raise ValueError(f"an animation needs pictures of one size; given were {sizes or 'none'}")
+    # One palette, with dithering, so that colours do not flicker; drawn from all frames (every third row is
+    # enough), because the first may be gray and the last colourful.
+    palette = Image.fromarray(np.concatenate([np.asarray(frame)[::3] for frame in frames])).quantize(256)
+    frames = [frame.quantize(palette=palette) for frame in frames]
+    milliseconds = max(20, round(1000 * seconds_per_frame))
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=milliseconds, loop=0)
+    return path
+
+
+def _target(path, suffix):
+    path = Path(path)
+    if path.suffix.lower() != suffix:
+        raise ValueError(f"{path} is to be saved as {suffix}: choose a name that ends so")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path

@@ -1,0 +1,278 @@
+"""Networks to explain, and what they say about a picture."""
+
+import difflib
+import hashlib
+import os
+import sys
+import urllib.error
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlparse
+
+import torch
+import torchvision
+from torchvision.models import get_model, get_model_weights, list_models
+
+from .hooks import evaluation_mode
+
+BUNDLED = "squeezenet1_1"
+_BUNDLED_FILE = Path(__file__).parent / "weights" / f"{BUNDLED}.pth"
+_CATEGORIES = get_model_weights(BUNDLED).IMAGENET1K_V1.meta["categories"]
+# Common names that torchvision's list shortened or replaced.
+_ALIASES = {
+    "red panda": 387, "worm snake": 52, "alsatian": 235, "orca": 148, "puma": 286,
+    "garden spider": 72, "hippo": 344, "mobile phone": 487,
+}
+
+
+class Prediction(NamedTuple):
+    """One line of a network's answer: class index, class name, probability in [0, 1]."""
+
+    index: int
+    name: str
+    probability: float
+
+
+def best_device():
+    """The device to work on: CUDA, then Apple's MPS, then the CPU; the variable COURSE_DEVICE overrides.
+
+    Raises ValueError where COURSE_DEVICE names no device that torch can use here.
+    """
+    wanted = os.environ.get("COURSE_DEVICE")
+    if wanted:
+        try:
+            torch.empty(1, device=wanted)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"COURSE_DEVICE={wanted!r} cannot be used here: {reason}") from error
+        return torch.device(wanted)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def available_models():
+    """Names of all classification networks that `load_model` accepts, the bundled one first."""
+    names = list_models(module=torchvision.models)
+    return [BUNDLED] + [name for name in names if name != BUNDLED]
+
+
+def load_model(name=BUNDLED, *, weights="pretrained", device=None):
+    """A classification network in evaluation mode, frozen, channels_last, on the best device.
+
+    name: one of `available_models()`. weights: "pretrained" (ImageNet; bundled for squeezenet1_1, fetched
+    once by torchvision for the others) or "random" (drawn from torch's global generator). The bundled
+    weights are a conversion of the original SqueezeNet v1.1, not torchvision's file of that name.
+
+    Raises ValueError for an unknown name or an unknown kind of weights, RuntimeError where weights cannot
+    be fetched or a file is corrupt.
+    """
+    if name not in available_models():
+        near = difflib.get_close_matches(str(name), available_models(), n=5, cutoff=0.4)
+        raise ValueError(f"no model {name!r}; the nearest names are {near or available_models()[:5]}")
+    if weights not in ("pretrained", "random"):
+        raise ValueError(f"weights={weights!r}: accepted are 'pretrained' and 'random'")
+    published = published_weights(name)
+    if weights == "random":
+        # GoogLeNet and Inception warn, and initialize slowly, unless they are told which way to do it.
+        options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+        model = get_model(name, weights=None, **options)
+    elif name == BUNDLED:
+        model = get_model(name, weights=None)
+        model.load_state_dict(_bundled_weights())
+    else:
+        model = _fetch(name, published)
+    model.course_weights = published      # preprocess and class_name look here
+    model.eval().requires_grad_(False)
+    return model.to(device or best_device(), memory_format=torch.channels_last)
+
+
+def published_weights(name):
+    """torchvision's entry for the ImageNet weights of a network: address, size, transforms, categories."""
+    entries = get_model_weights(name)
+    return getattr(entries, "IMAGENET1K_V1", None) or next(iter(entries))
+
+
+def cached_file(published):
+    """Where torchvision keeps, or would keep, the file of these weights."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(published.url).path).name
+
+
+def _bundled_weights():
+    hash_file = _BUNDLED_FILE.with_suffix(".pth.sha256")
+    repair = "restore it with `git checkout course_utils/weights` or install the course again"
+    for file in (_BUNDLED_FILE, hash_file):
+        if not file.is_file():
+            raise RuntimeError(f"the bundled weights are missing: no {file}; {repair}")
+    if hashlib.sha256(_BUNDLED_FILE.read_bytes()).hexdigest() != hash_file.read_text().split()[0]:
+        raise RuntimeError(f"the bundled weights are corrupt (SHA-256 differs): {_BUNDLED_FILE}; {repair}")
+    return torch.load(_BUNDLED_FILE, map_location="cpu", weights_only=True)
+
+
+def _fetch(name, published):
+    file = cached_file(published)
+    if file.is_file():
+        _check_cached(file)
+    else:
+        megabytes = published.meta["_file_size"]
+        print(f"{name}: fetching {megabytes:.0f} MB once, to {file}", file=sys.stderr)
+    try:
+        return get_model(name, weights=published)
+    except (urllib.error.URLError, OSError, RuntimeError) as error:
+        if file.is_file():
+            raise
+        raise RuntimeError(
+            f"the weights of {name} could not be fetched from {published.url} ({error}). They would be kept "
+            f"in {file.parent}: put the file there by hand, or try again with a network. "
+            f"What works now without one: {', '.join(_models_that_work_now())}, and any model with "
+            "weights='random'"
+        ) from error
+
+
+def _check_cached(file):
+    # torchvision's file names end in the first digits of the file's SHA-256: name-0123abcd.pth
+    digits = file.stem.rpartition("-")[2]
+    hash_ = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            hash_.update(block)
+    found = hash_.hexdigest()
+    if not found.startswith(digits):
+        raise RuntimeError(
+            f"the cached weights {file} are corrupt: their SHA-256 begins with {found[:len(digits)]}, expected "
+            f"{digits}. Delete the file and load the model again: it is then fetched anew"
+        )
+
+
+def _models_that_work_now():
+    return [BUNDLED] + [
+        name for name in available_models()[1:] if cached_file(published_weights(name)).is_file()
+    ]
+
+
+def class_name(index):
+    """The ImageNet name of a class index in 0…999. Raises IndexError outside that range."""
+    if not 0 <= int(index) < len(_CATEGORIES):
+        raise IndexError(f"class {index}: ImageNet's classes are 0 to {len(_CATEGORIES) - 1}")
+    return _CATEGORIES[int(index)]
+
+
+def find_class(name):
+    """Indices of the ImageNet classes called `name`: a list, because a name may fit several.
+
+    First the classes of exactly that name or alias ("red panda" is torchvision's "lesser panda"); without
+    any, those whose name contains it. Case does not matter.
+    Raises ValueError for a name that nothing contains, with the nearest names.
+    """
+    wanted = str(name).strip().lower()
+    names = [category.lower() for category in _CATEGORIES]
+    exact = [i for i, category in enumerate(names) if category == wanted]
+    found = exact or [_ALIASES[name] for name in [wanted] if name in _ALIASES]
+    found = found or [i for i, category in enumerate(names) if wanted and wanted in category]
+    if not found:
+        near = difflib.get_close_matches(wanted, names + list(_ALIASES), n=5, cutoff=0.4)
+        raise ValueError(f"no ImageNet class is called {name!r}; the nearest names are {near}")
+    return found
+
+
+def predict(model, x, k=5):
+    """The k most probable classes of a picture: a list of `Prediction(index, name, probability)`.
+
+    x: preprocessed `(N, 3, H, W)`. A batch of one gives one list, a larger batch a list of lists.
+    Raises ValueError for a wrong shape, or a k that is not in 1…K.
+    """
+    check_input(model, x)
+    with evaluation_mode(model), torch.inference_mode():
+        probabilities = check_scores(model(x)).softmax(dim=1).cpu()
+    if not 1 <= k <= probabilities.shape[1]:
+        raise ValueError(f"k={k}: the network has {probabilities.shape[1]} classes")
+    top, indices = probabilities.topk(k, dim=1)
+    rows = [
+        [Prediction(i, _name_of(model, i, probabilities.shape[1]), p) for i, p in zip(*row, strict=True)]
+        for row in zip(indices.tolist(), top.tolist(), strict=True)
+    ]
+    return rows[0] if len(rows) == 1 else rows
+
+
+def _name_of(model, index, classes):
+    published = getattr(model, "course_weights", None)
+    names = published.meta["categories"] if published else _CATEGORIES
+    return names[index] if len(names) == classes else f"class {index}"
+
+
+def check_input(model, x):
+    """Raise ValueError unless x is a float tensor `(N, 3, H, W)` on the model's device."""
+    if not isinstance(x, torch.Tensor):
+        raise ValueError(f"x is a {type(x).__name__}; accepted is a tensor (N, 3, H, W), as preprocess gives it")
+    if x.dim() != 4 or x.shape[1] != 3 or 0 in x.shape or not x.is_floating_point():
+        raise ValueError(f"x is {tuple(x.shape)} of {x.dtype}; accepted is a float tensor (N, 3, H, W)")
+    parameter = next(model.parameters(), x)
+    if parameter.device != x.device:
+        raise ValueError(f"x is on {x.device}, the model on {parameter.device}: move one with .to(…)")
+
+
+def check_scores(scores):
+    """The output of a classifier as it is, or ValueError unless it is one row of scores per picture."""
+    if not isinstance(scores, torch.Tensor) or scores.dim() != 2:
+        given = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
+        raise ValueError(f"the network gives {given}; accepted is a classifier with scores (N, K)")
+    return scores
+
+
+def class_score(model, x, target=None):
+    """The scores $S_c(x)$ before the softmax, in the autograd graph: a tensor `(N,)`.
+
+    x: preprocessed `(N, 3, H, W)`. target: see `targets_of`. One forward pass; call it inside
+    `evaluation_mode`. Raises ValueError and IndexError as `check_input` and `targets_of` do.
+    """
+    check_input(model, x)
+    scores = check_scores(model(x.clone()))      # a clone, so that an in-place first layer spares x
+    return scores.gather(1, targets_of(scores, target)[:, None])[:, 0]
+
+
+def resolve_targets(model, x, target=None):
+    """One class per row, decided on x itself, for techniques that show the network changed copies of x.
+
+    Returns a LongTensor `(N,)`. Runs the network only for target=None; raises ValueError and IndexError
+    like `check_input` and `targets_of`, but leaves the range of a given class to `class_score`.
+    """
+    check_input(model, x)
+    if target is None:
+        with evaluation_mode(model), torch.no_grad():
+            return check_scores(model(x.clone())).argmax(dim=1)
+    return _one_per_row(target, len(x), x.device)
+
+
+def targets_of(scores, target=None):
+    """One class per row of scores `(N, K)`: a LongTensor `(N,)` on the scores' device.
+
+    target: an int for all rows, integers `(N,)` for one each, None for each row's own top class.
+    Raises IndexError for a class that the network does not have, ValueError for another shape or type.
+    """
+    rows, classes = scores.shape
+    if target is None:
+        return scores.detach().argmax(dim=1)
+    target = _one_per_row(target, rows, scores.device)
+    if target.min() < 0 or target.max() >= classes:
+        wrong = [t for t in target.tolist() if not 0 <= t < classes]
+        raise IndexError(f"class {wrong[0]}: the network's classes are 0 to {classes - 1}")
+    return target
+
+
+def _one_per_row(target, rows, device):
+    target = torch.as_tensor(target, device=device)
+    if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
+        raise ValueError(f"target holds {target.dtype}; accepted are class indices: int or LongTensor")
+    if target.dim() == 0:
+        target = target.expand(rows)
+    if target.shape != (rows,):
+        raise ValueError(f"target has shape {tuple(target.shape)}; {rows} pictures need an int or shape ({rows},)")
+    return target.long()
+
+
+def same_layout(values, x):
+    """A batch `(N, C, H, W)` in the memory layout of x: channels_last is twice as fast on a CPU."""
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    return values.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)

@@ -1,0 +1,159 @@
+"""Maps to pictures, without pyplot: safe in widget callbacks; and `show`, the one static figure."""
+
+import io
+import math
+
+import matplotlib
+import numpy as np
+import torch
+from IPython.display import Image as DisplayedImage
+from IPython.display import display
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
+
+from .images import as_picture
+
+SEQUENTIAL = "inferno"
+SIGNED = "RdBu_r"
+_FONT = matplotlib.get_data_path() + "/fonts/ttf/DejaVuSans.ttf"
+
+
+def normalize_map(values, *, signed=False, percentile=100):
+    """Scale a map to what can be drawn: a float array of the same shape less leading ones, in [0, 1].
+
+    values: tensor or array, `(H, W)`, `(1, 1, H, W)`, or `(3, H, W)` for a colour gradient. Unsigned: zero
+    (or the minimum, where there are negative values) becomes 0, the given percentile becomes 1. Signed:
+    zero becomes 0.5, and the percentile of the absolute value becomes 0 or 1. What lies beyond is clipped.
+    A map that is zero everywhere, or not finite, gives 0 there (signed: 0.5).
+    Raises ValueError for a percentile outside 0…100.
+    """
+    if not 0 <= percentile <= 100:
+        raise ValueError(f"percentile={percentile}: accepted is 0 to 100")
+    values = values.detach().float().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+    values = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
+    while values.ndim > 2 and values.shape[0] == 1:
+        values = values[0]
+    if signed:
+        return 0.5 + 0.5 * _divide(values, np.percentile(np.abs(values), percentile), np.abs(values).max()).clip(-1, 1)
+    values = values - min(values.min(), 0)
+    return _divide(values, np.percentile(values, percentile), values.max()).clip(0, 1)
+
+
+def _divide(values, scale, largest):
+    scale = scale or largest          # a percentile of zero: a sparse map, drawn by its maximum
+    return values / scale if scale > 0 else np.zeros_like(values)
+
+
+def heatmap(values, *, signed=False, cmap=None, percentile=100, size=None):
+    """A map as a `PIL.Image`.
+
+    values: as in `normalize_map`; three channels are drawn as a colour picture, one with a colour map
+    (`cmap`, else inferno, or RdBu_r for signed maps). size: (height, width) to enlarge to, bilinearly and
+    before colours and rounding. Raises ValueError for a shape that is no map.
+    """
+    values = _as_map(values)
+    scaled = normalize_map(_resize(values, size) if size else values, signed=signed, percentile=percentile)
+    if scaled.ndim == 3:
+        return as_picture(scaled)
+    colours = matplotlib.colormaps[cmap or (SIGNED if signed else SEQUENTIAL)]
+    return Image.fromarray(colours(scaled, bytes=True)[..., :3])
+
+
+def overlay(image, values, *, opacity=0.5, signed=False, cmap=None, percentile=100):
+    """A map laid over a picture, as a `PIL.Image` of the picture's size.
+
+    image: as for `as_picture`; values: as in `heatmap`; opacity in [0, 1]: 0 shows only the picture.
+    Raises ValueError for an opacity outside [0, 1].
+    """
+    if not 0 <= opacity <= 1:
+        raise ValueError(f"opacity={opacity}: accepted is 0 to 1")
+    picture = as_picture(image).convert("RGB")
+    colours = heatmap(values, signed=signed, cmap=cmap, percentile=percentile, size=picture.size[::-1])
+    return Image.blend(picture, colours, opacity)
+
+
+def _as_map(values):
+    values = torch.as_tensor(np.array(values) if isinstance(values, np.ndarray) else values).detach().float().cpu()
+    while values.dim() > 2 and values.shape[0] == 1:
+        values = values[0]
+    if values.dim() not in (2, 3) or (values.dim() == 3 and values.shape[0] != 3) or 0 in values.shape:
+        raise ValueError(f"no map of shape {tuple(values.shape)}; accepted are (H, W), (1, H, W) and (3, H, W)")
+    return values
+
+
+def _resize(values, size):
+    channels = values.reshape(1, -1, *values.shape[-2:])
+    enlarged = torch.nn.functional.interpolate(channels, size=tuple(size), mode="bilinear", align_corners=False)
+    return enlarged.reshape(*values.shape[:-2], *size)
+
+
+def image_grid(images, *, columns=None, titles=None, width=None, gap=6):
+    """Pictures side by side on white, as one `PIL.Image`.
+
+    images: as for `as_picture`, at least one. columns: all in one row unless given. titles: one string
+    above each. width: every picture is scaled to that many pixels. Raises ValueError for no picture, or
+    another number of titles.
+    """
+    pictures = [as_picture(image).convert("RGB") for image in images]
+    if not pictures:
+        raise ValueError("no pictures given")
+    if titles is not None and len(titles) != len(pictures):
+        raise ValueError(f"{len(titles)} titles for {len(pictures)} pictures")
+    if width:
+        pictures = [_scaled(picture, width) for picture in pictures]
+    columns = min(columns or len(pictures), len(pictures))
+    cell_width = max(picture.width for picture in pictures)
+    cell_height = max(picture.height for picture in pictures)
+    font = ImageFont.truetype(_FONT, max(11, min(18, cell_width // 14)))
+    lines = max((title.count("\n") + 1 for title in titles), default=1) if titles else 0
+    band = round(lines * font.size * 1.35)
+    rows = math.ceil(len(pictures) / columns)
+    sheet = Image.new("RGB", (columns * (cell_width + gap) - gap, rows * (cell_height + band + gap) - gap), "white")
+    draw = ImageDraw.Draw(sheet)
+    for i, picture in enumerate(pictures):
+        left, top = (i % columns) * (cell_width + gap), (i // columns) * (cell_height + band + gap)
+        if titles:
+            draw.text((left + 2, top + 1), titles[i], fill="black", font=font)
+        sheet.paste(picture, (left, top + band))
+    return sheet
+
+
+def _scaled(picture, width):
+    method = Image.Resampling.NEAREST if picture.width * 2 <= width else Image.Resampling.LANCZOS
+    return picture.resize((width, max(1, round(picture.height * width / picture.width))), method)
+
+
+def show(*pictures, alt, titles=None, columns=None, width=None):
+    """Show one static figure in the notebook, with alternative text for those who cannot see it.
+
+    pictures: pictures as for `as_picture`, laid out by `image_grid`; or one matplotlib `Figure`.
+    alt: what the figure shows, in words. titles, columns, width: as in `image_grid`; without a width,
+    pictures share about 1,000 pixels. The figure is embedded as PNG or JPEG, whichever is smaller.
+    Raises ValueError for an empty alt, and as `image_grid` does.
+    """
+    if not alt.strip():
+        raise ValueError("alt is empty: say in words what the figure shows")
+    if len(pictures) == 1 and isinstance(pictures[0], Figure):
+        data, kind = _png(pictures[0]), "png"
+    else:
+        in_a_row = min(columns or len(pictures), len(pictures)) or 1
+        width = width or min(480, 1000 // in_a_row)
+        data, kind = _smaller(image_grid(pictures, columns=columns, titles=titles, width=width))
+    display(DisplayedImage(data=data, format=kind, alt=alt))
+
+
+def _png(figure):
+    buffer = io.BytesIO()
+    # No version of matplotlib in the file: the same figure is then the same bytes.
+    figure.savefig(buffer, format="png", dpi=100, bbox_inches="tight", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _smaller(picture):
+    encoded = {}
+    for kind, options in (("png", {"optimize": True}), ("jpeg", {"quality": 88, "subsampling": 0})):
+        buffer = io.BytesIO()
+        picture.save(buffer, kind, **options)
+        encoded[kind] = buffer.getvalue()
+    kind = min(encoded, key=lambda name: len(encoded[name]))
+    return encoded[kind], kind
