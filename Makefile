@@ -1,0 +1,48 @@
+# The course in one command: `make lab`. Without make (Windows), see README.md.
+
+PYTHON ?= python3
+PORT ?= 8888
+# Where torch and torchvision come from; both from one place, or they do not fit together. Empty: as pip is set up.
+# On Linux without a GPU, TORCH_INDEX=https://download.pytorch.org/whl/cpu saves gigabytes.
+TORCH_INDEX ?=
+
+# The Python that everything runs in, and the file that says it is complete.
+VENV := .venv/bin/python
+READY := .venv/ready
+# JupyterLab refuses to start as root, which containers are, unless told to.
+ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
+
+.DEFAULT_GOAL := help
+.PHONY: help lab test bench notebooks pictures clean
+
+help:           ## list these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+lab: $(READY)   ## open the course in JupyterLab (PORT=8888, ARGS="--no-browser …")
+	$(VENV) -m jupyterlab --ServerApp.root_dir=. --port=$(PORT) $(ROOT) $(ARGS) notebooks/00_start_here.ipynb
+
+test: $(READY)  ## prove that everything works: lint, unit tests, every notebook
+	$(VENV) -m ruff check .
+	$(VENV) -m pytest
+
+bench: $(READY) ## measure speed and memory
+	$(VENV) -m benchmarks
+
+notebooks: $(READY) ## run all notebooks and store their outputs (NB=06: this one and its solutions)
+	$(VENV) .ci/execute_notebooks.py $(NB)
+
+pictures: $(READY) ## make the pictures of the README again
+	$(VENV) .ci/make_pictures.py
+
+clean:          ## remove what make made: the environment, caches and output/
+	rm -rf .venv build output .pytest_cache .ruff_cache *.egg-info
+	find . \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
+
+# Made once, and again only when the dependencies change.
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; sys.exit(sys.version_info < (3, 10) and \
+		"The course needs Python 3.10 or newer; $(PYTHON) is " + v + ". Name another: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(if $(TORCH_INDEX),$(VENV) -m pip install --index-url $(TORCH_INDEX) torch torchvision)
+	$(VENV) -m pip install --editable '.[test]'
+	@touch $@

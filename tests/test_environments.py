@@ -1,0 +1,72 @@
+"""The dependencies are the same for pip, conda and Binder, and Binder's scripts can run."""
+
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+import yaml
+from notebook_rules import ROOT
+
+CONDA = ROOT / "environment.yml"
+BINDER = ROOT / "binder" / "environment.yml"
+CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
+BINDER_NAMES = {**CONDA_NAMES, "torch": "pytorch-cpu"}
+OF_CONDA_ALONE = {"python", "pip"}
+
+
+def pip_dependencies():
+    # The standard library reads TOML from Python 3.11 on only; the list is one quoted line per dependency.
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    block = re.search(r"^dependencies = \[\n(.*?)^\]", text, flags=re.MULTILINE | re.DOTALL)[1]
+    return [re.fullmatch(r' *"([a-z0-9-]+)(>=[\d.]+)", +# .+', line).groups() for line in block.splitlines()]
+
+
+def conda_dependencies(path):
+    """Name -> bound, without what conda alone needs."""
+    entries = [entry for entry in yaml.safe_load(path.read_text(encoding="utf-8"))["dependencies"]
+               if isinstance(entry, str)]
+    found = dict(re.fullmatch(r"([a-z0-9-]+)(.*)", entry).groups() for entry in entries)
+    assert len(found) == len(entries), "a dependency stands there twice"
+    return {name: bound for name, bound in found.items() if name not in OF_CONDA_ALONE}
+
+
+@pytest.mark.parametrize("path, names", [(CONDA, CONDA_NAMES), (BINDER, BINDER_NAMES)], ids=["conda", "binder"])
+def test_dependencies_are_those_of_pyproject(path, names):
+    assert conda_dependencies(path) == {names.get(name, name): bound for name, bound in pip_dependencies()}
+
+
+@pytest.mark.parametrize("path", [CONDA, BINDER], ids=["conda", "binder"])
+def test_every_dependency_says_what_it_is_for(path):
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if re.match(r"  - [a-z]", line)]
+    uncommented = [line for line in lines if not re.search(r" # \w+", line)]
+    assert [line.split()[1] for line in uncommented] in (["conda-forge", "nodefaults"],
+                                                         ["conda-forge", "nodefaults", "pip:"])
+
+
+def test_conda_installs_the_package_itself():
+    assert {"pip": ["--editable ."]} in yaml.safe_load(CONDA.read_text(encoding="utf-8"))["dependencies"]
+
+
+def test_python_versions_agree():
+    required = re.search(r'requires-python = "(>=[\d.]+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))[1]
+    assert f"python{required}" in yaml.safe_load(CONDA.read_text(encoding="utf-8"))["dependencies"]
+    # repo2docker reads one `python=x.y` and nothing else.
+    pinned = re.search(r"^  - python=3\.(\d+) ", BINDER.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    assert int(pinned[1]) >= int(required.split(".")[1])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="shell scripts are for Linux and macOS")
+@pytest.mark.parametrize("script", ["binder/postBuild", "binder/start", ".ci/run"])
+def test_script_is_executable_and_parses(script):
+    assert os.access(ROOT / script, os.X_OK)
+    subprocess.run([shutil.which("bash"), "-n", str(ROOT / script)], check=True)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="shell scripts are for Linux and macOS")
+@pytest.mark.parametrize("limit, threads", [("2.0", "2"), ("1", "1"), ("0.5", "1")])
+def test_binder_uses_the_cores_that_it_is_granted(limit, threads):
+    command = [str(ROOT / "binder" / "start"), "sh", "-c", "echo $OMP_NUM_THREADS"]
+    result = subprocess.run(command, env={**os.environ, "CPU_LIMIT": limit}, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == threads
