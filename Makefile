@@ -13,7 +13,7 @@ READY := .venv/ready
 ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test bench notebooks pictures clean
+.PHONY: help lab test bench notebooks clean
 
 help:           ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -28,14 +28,11 @@ test: $(READY)  ## prove that everything works: lint, unit tests, every notebook
 bench: $(READY) ## measure speed and memory
 	$(VENV) -m benchmarks
 
-notebooks: $(READY) ## run all notebooks and store their outputs (NB=06: this one and its solutions)
+notebooks: $(READY) ## run all notebooks and store their outputs and pictures (NB=06: this one and its solutions)
 	$(VENV) .ci/execute_notebooks.py $(NB)
 
-pictures: $(READY) ## make the pictures of the README again
-	$(VENV) .ci/make_pictures.py
-
-clean:          ## remove what make made: the environment, caches and output/
-	rm -rf .venv build output .pytest_cache .ruff_cache *.egg-info
+clean:          ## remove what make made: the environment and caches
+	rm -rf .venv build .pytest_cache .ruff_cache *.egg-info
 	find . \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
 
 # Made once, and again only when the dependencies change.

@@ -15,10 +15,8 @@ from torch import nn
 
 _locks = weakref.WeakKeyDictionary()      # one lock per model: a slider's thread and a cell must not mix
 _spatial_layers = weakref.WeakKeyDictionary()
-_NOT_A_LAYER_TO_LOOK_AT = (
-    nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d, nn.Dropout, nn.Dropout2d,
-    nn.Identity, nn.Flatten,
-)
+_POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+_PASSING_ON = (nn.Dropout, nn.Dropout2d, nn.Identity)      # in evaluation mode their output is their input
 _NORMALIZATIONS = (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm2d)
 
 
@@ -116,6 +114,29 @@ def record(model, *layers):
             handle = model.get_submodule(name).register_forward_hook(keep(name))
             stack.callback(handle.remove)
         yield recording
+
+
+class _Reached(Exception):
+    """Everything that was asked for is recorded: the rest of the network need not run."""
+
+
+def run_to(model, x, *layers):
+    """The outputs of layers for x, as a `Recording`; what comes after the last of them is not computed.
+
+    x and layers as in `record`, whose errors are raised. A layer that is called several times gives its first
+    output. Call it inside `evaluation_mode`.
+    """
+    names = {layer_name(model, layer) for layer in layers}
+    with record(model, *names) as recording, contextlib.ExitStack() as stack:
+        def stop(module, inputs, output):
+            if len(recording) == len(names):
+                raise _Reached
+
+        for name in names:
+            stack.callback(model.get_submodule(name).register_forward_hook(stop).remove)
+        with contextlib.suppress(_Reached):
+            model(x)
+    return recording
 
 
 class _RuledReLU(torch.autograd.Function):
@@ -224,15 +245,29 @@ def last_spatial_layer(model, x=None):
     names = tuple(layer_names(model))
     known = _spatial_layers.get(model)
     if known is None or known[0] != names:
-        if x is None:
-            parameter = next(model.parameters(), torch.empty(0))
-            x = torch.zeros(1, 3, 224, 224, device=parameter.device, dtype=parameter.dtype)
-        known = _spatial_layers[model] = (names, _find_last_spatial_layer(model, x[:1]))
+        known = _spatial_layers[model] = (names, _find_last_spatial_layer(model, x))
     return known[1]
 
 
-def _find_last_spatial_layer(model, x):
-    calls = []        # (name, module, output) in the order in which the calls end
+def spatial_layers(model, x=None):
+    """Names of the layers that can be watched as maps: called once, with an output `(N, C, h, w)`, h·w > 1.
+
+    x: as in `last_spatial_layer`. Pooling, dropout and the like are left out. The order is that of the
+    definitions, so that a container stands before what is inside it.
+    """
+    calls = _probe(model, x)
+    times = Counter(name for name, _, _ in calls)
+    spatial = {name for name, module, output in calls if _is_spatial(output) and times[name] == 1
+               and not isinstance(module, _POOLING + _PASSING_ON)}
+    return [name for name in layer_names(model) if name in spatial]
+
+
+def _probe(model, x):
+    """(name, module, output) of every call in a forward pass, in the order in which the calls end."""
+    if x is None:
+        parameter = next(model.parameters(), torch.empty(0))
+        x = torch.zeros(1, 3, 224, 224, device=parameter.device, dtype=parameter.dtype)
+    calls = []
     with contextlib.ExitStack() as stack:
         stack.enter_context(evaluation_mode(model))
         stack.enter_context(torch.no_grad())
@@ -240,16 +275,25 @@ def _find_last_spatial_layer(model, x):
             if name:
                 hook = lambda module, inputs, output, name=name: calls.append((name, module, output))
                 stack.callback(module.register_forward_hook(hook).remove)
-        model(x)
+        model(x[:1].clone())      # a clone, so that an in-place first layer spares x
+    return calls
+
+
+def _is_spatial(output):
+    return isinstance(output, torch.Tensor) and output.dim() == 4 and output.shape[2] * output.shape[3] > 1
+
+
+def _find_last_spatial_layer(model, x):
+    calls = _probe(model, x)
     weighted = [name for name, module, _ in calls if len(module._parameters)]
     head = _head(weighted) if weighted else None
     end = next((i for i, (name, _, _) in enumerate(calls) if _is_inside(name, head)), len(calls))
     body = calls[:end]
-    pooled = [output for _, module, output in body if isinstance(module, _NOT_A_LAYER_TO_LOOK_AT)]
+    pooled = [output for _, module, output in body if isinstance(module, _POOLING)]
     spatial = [
         (name, module, output) for name, module, output in body
-        if isinstance(output, torch.Tensor) and output.dim() == 4
-        and output.shape[2] * output.shape[3] > 1 and not any(output is other for other in pooled)
+        if _is_spatial(output) and not isinstance(module, _PASSING_ON)
+        and not any(output is other for other in pooled)
     ]
     if not weighted or not spatial:
         raise ValueError(

@@ -26,10 +26,10 @@ def load_image(source):
     frame is taken. Raises FileNotFoundError for a missing file, ValueError for what is not a picture, is
     truncated, or is larger than Pillow's decompression limit; the message says what was found.
     """
-    return _to_rgb(ImageOps.exif_transpose(_open(source)))
+    return _to_rgb(_upright(source))
 
 
-def _open(source):
+def _upright(source):
     if isinstance(source, Image.Image):      # not decoded yet, where it was opened but never looked at
         label = getattr(source, "filename", None) or "the picture"
     elif isinstance(source, str | os.PathLike):
@@ -52,13 +52,13 @@ def _open(source):
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = source if isinstance(source, Image.Image) else Image.open(source)
             image.load()
-            return image
+            return ImageOps.exif_transpose(image)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         limit = Image.MAX_IMAGE_PIXELS
         raise ValueError(f"{label} is too large: {error}. Accepted are up to {limit} pixels; scale it down") from error
     except UnidentifiedImageError as error:
         raise ValueError(f"{label} is not a picture that Pillow knows; accepted is {ACCEPTED}") from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except Exception as error:      # there is no telling what a damaged file drives a decoder to
         raise ValueError(f"{label} is a damaged or truncated picture ({error}); accepted is {ACCEPTED}") from error
 
 

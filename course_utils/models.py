@@ -2,9 +2,9 @@
 
 import difflib
 import hashlib
+import http.client
 import os
 import sys
-import urllib.error
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlparse
@@ -21,7 +21,7 @@ _CATEGORIES = get_model_weights(BUNDLED).IMAGENET1K_V1.meta["categories"]
 # Common names that torchvision's list shortened or replaced.
 _ALIASES = {
     "red panda": 387, "worm snake": 52, "alsatian": 235, "orca": 148, "puma": 286,
-    "garden spider": 72, "hippo": 344, "mobile phone": 487,
+    "hippo": 344, "mobile phone": 487,
 }
 
 
@@ -84,7 +84,8 @@ def load_model(name=BUNDLED, *, weights="pretrained", device=None):
         model.load_state_dict(_bundled_weights())
     else:
         model = _fetch(name, published)
-    model.course_weights = published      # preprocess and class_name look here
+    model.course_weights = published      # preprocess and predict look here
+    model.course_name = f"{name}, {weights} weights"      # what the recipe of a saved picture says
     model.eval().requires_grad_(False)
     return model.to(device or best_device(), memory_format=torch.channels_last)
 
@@ -120,7 +121,7 @@ def _fetch(name, published):
         print(f"{name}: fetching {megabytes:.0f} MB once, to {file}", file=sys.stderr)
     try:
         return get_model(name, weights=published)
-    except (urllib.error.URLError, OSError, RuntimeError) as error:
+    except (OSError, http.client.HTTPException, RuntimeError) as error:
         if file.is_file():
             raise
         raise RuntimeError(
@@ -185,7 +186,7 @@ def predict(model, x, k=5):
     """
     check_input(model, x)
     with evaluation_mode(model), torch.inference_mode():
-        probabilities = check_scores(model(x)).softmax(dim=1).cpu()
+        probabilities = check_scores(model(x.clone())).softmax(dim=1).cpu()
     if not 1 <= k <= probabilities.shape[1]:
         raise ValueError(f"k={k}: the network has {probabilities.shape[1]} classes")
     top, indices = probabilities.topk(k, dim=1)
@@ -262,7 +263,7 @@ def targets_of(scores, target=None):
 
 
 def _one_per_row(target, rows, device):
-    target = torch.as_tensor(target, device=device)
+    target = torch.as_tensor(target, device=device).clone()      # autograd keeps no tensor of inference_mode's
     if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
         raise ValueError(f"target holds {target.dtype}; accepted are class indices: int or LongTensor")
     if target.dim() == 0:

@@ -3,7 +3,7 @@
 The name is looked up in `notebooks/NN_….ipynb`. Of the notebook that defines it, the cell tagged `imports`
 (import statements only) and the cells tagged `method` (functions only) run, and nothing else. The source
 shown by `grad_cam??` and by tracebacks is the notebook's. An edited notebook is loaded again at the next
-import.
+import, and so are the later ones, which may use its functions.
 """
 
 import ast
@@ -11,37 +11,45 @@ import json
 import linecache
 import re
 import threading
+from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
-_loaded = {}      # (notebook, tag) → (modification time, namespace)
-_texts = {}       # notebook → (modification time, raw text)
 _lock = threading.RLock()
+
+
+class Notebook(NamedTuple):
+    """A notebook as it stands. An edit changes the time of modification, and what is remembered is out of date."""
+
+    path: Path
+    modified: int
 
 
 def __getattr__(name):
     if name.startswith("__"):
         raise AttributeError(name)
     with _lock:
-        return _namespace(_notebook_that_defines(name), "method")[name]
+        return _namespace(_up_to_the_one_that_defines(name, _notebooks()), "method")[name]
 
 
 def __dir__():
-    return sorted(name for path in _notebooks() for name in _functions(path, "method"))
+    return sorted(name for notebook in _notebooks() for name in _functions(notebook, "method"))
 
 
-def checkers(notebook):
+def checkers(number):
     """The exercise checkers of a notebook as one object: `checkers("06").check_…(your_function)`.
 
-    notebook: its number, as in "06". Raises ImportError where there is no such notebook.
+    number: the notebook's, as in "06". Raises ImportError where there is no such notebook.
     """
-    paths = [path for path in _notebooks() if path.name.startswith(f"{notebook}_")]
-    if len(paths) != 1:
-        raise ImportError(f"no notebook {notebook!r} in {NOTEBOOKS}")
+    notebooks = _notebooks()
+    found = [i for i, notebook in enumerate(notebooks) if notebook.path.name.startswith(f"{number}_")]
+    if len(found) != 1:
+        raise ImportError(f"no notebook {number!r} in {NOTEBOOKS}")
     with _lock:
-        namespace = _namespace(paths[0], "checker")
-    return SimpleNamespace(**{name: namespace[name] for name in _functions(paths[0], "checker")})
+        namespace = _namespace(notebooks[:found[0] + 1], "checker")
+    return SimpleNamespace(**{name: namespace[name] for name in _functions(notebooks[found[0]], "checker")})
 
 
 def _notebooks():
@@ -49,52 +57,54 @@ def _notebooks():
     found = sorted(path for path in NOTEBOOKS.glob("*.ipynb") if re.fullmatch(r"\d\d_\w+\.ipynb", path.name))
     if not found:
         raise ImportError(f"no notebooks in {NOTEBOOKS}: techniques need a clone of the course (pip install -e .)")
-    return found
+    return tuple(Notebook(path, path.stat().st_mtime_ns) for path in found)
 
 
-def _notebook_that_defines(name):
-    quoted = rf"def {name}("
-    found = [path for path in _notebooks() if quoted in _text(path) and name in _functions(path, "method")]
+@lru_cache
+def _up_to_the_one_that_defines(name, notebooks):
+    found = [i for i, notebook in enumerate(notebooks)
+             if name in _mentioned(notebook) and name in _functions(notebook, "method")]
     if not found:
-        raise AttributeError(f"no technique {name!r}; the notebooks define {', '.join(__dir__())}")
+        # Not an AttributeError: `from … import` would put other words in its place.
+        raise ImportError(f"no technique {name!r}; the notebooks define {', '.join(__dir__())}")
     if len(found) > 1:
-        raise ImportError(f"{name!r} is defined by several notebooks: {', '.join(path.name for path in found)}")
-    return found[0]
+        files = ", ".join(notebooks[i].path.name for i in found)
+        raise ImportError(f"{name!r} is defined by several notebooks: {files}")
+    return notebooks[:found[0] + 1]
 
 
-def _text(path):
-    modified = path.stat().st_mtime_ns
-    if _texts.get(path, (None,))[0] != modified:
-        _texts[path] = modified, path.read_text(encoding="utf-8")
-    return _texts[path][1]
+@lru_cache
+def _mentioned(notebook):
+    """Every name after a `def`, in whatever cell: most notebooks are then out of the question without parsing."""
+    return frozenset(re.findall(r"def (\w+)\(", notebook.path.read_text(encoding="utf-8")))
 
 
-def _cells(path, *tags):
-    """(number, source) of the code cells with one of these tags."""
+@lru_cache
+def _cells(notebook):
+    """(number, tags, source) of the code cells that have tags."""
     try:
-        cells = json.loads(_text(path))["cells"]
+        cells = json.loads(notebook.path.read_text(encoding="utf-8"))["cells"]
     except (ValueError, KeyError) as error:
-        raise ImportError(f"{path.name} is not a readable notebook: {error}") from error
-    for number, cell in enumerate(cells):
-        if cell["cell_type"] == "code" and set(tags) & set(cell.get("metadata", {}).get("tags", [])):
-            yield number, "".join(cell["source"])
+        raise ImportError(f"{notebook.path.name} is not a readable notebook: {error}") from error
+    tagged = [(number, cell.get("metadata", {}).get("tags"), cell) for number, cell in enumerate(cells)]
+    return [(number, tags, "".join(cell["source"])) for number, tags, cell in tagged
+            if tags and cell["cell_type"] == "code"]
 
 
-def _functions(path, tag):
-    return [node.name for _, source in _cells(path, tag) for node in ast.parse(source).body
-            if isinstance(node, ast.FunctionDef)]
+def _functions(notebook, tag):
+    return [node.name for _, tags, source in _cells(notebook) if tag in tags
+            for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
 
 
-def _namespace(path, tag):
-    modified = path.stat().st_mtime_ns
-    if _loaded.get((path, tag), (None,))[0] != modified:
-        namespace = {"__name__": __name__}      # so that the functions pickle
-        for number, source in _cells(path, "imports"):
-            _run(path, number, source, namespace, (ast.Import, ast.ImportFrom))
-        for number, source in _cells(path, tag):
-            _run(path, number, source, namespace, (ast.FunctionDef,))
-        _loaded[path, tag] = modified, namespace
-    return _loaded[path, tag][1]
+@lru_cache
+def _namespace(notebooks, tag):
+    """What the last of the notebooks defines; the earlier ones are those that it may import from."""
+    namespace = {"__name__": __name__}      # so that the functions pickle
+    for allowed_tag, allowed in (("imports", (ast.Import, ast.ImportFrom)), (tag, (ast.FunctionDef,))):
+        for number, tags, source in _cells(notebooks[-1]):
+            if allowed_tag in tags:
+                _run(notebooks[-1].path, number, source, namespace, allowed)
+    return namespace
 
 
 def _run(path, number, source, namespace, allowed):

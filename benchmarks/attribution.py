@@ -1,0 +1,76 @@
+"""Every attribution technique on one picture: ours, the bare passes, Captum on the same network, Captum as documented."""
+
+import functools
+
+import torch
+
+from benchmarks import bare, captum_calls
+from benchmarks.measure import median_times, peak_memory
+from course_utils import last_spatial_layer, load_model, predict, preprocess, record, sample_image, techniques
+from course_utils.techniques import channels_to_try
+
+NETWORKS = {"squeezenet1_1": "pretrained", "alexnet": "random", "resnet18": "random"}
+HEADER = (
+    "technique", "ours", "bare passes", "ours / bare", "Captum, same network", "Captum, as documented",
+    "our memory", "largest difference",
+)
+
+
+def rows(name, device):
+    """One row per technique for a network: times in ms, memory in MB, difference as a fraction of the maximum."""
+    torch.manual_seed(0)
+    model = load_model(name, weights=NETWORKS[name], device=device)
+    x = preprocess(sample_image("cat_dog"), model)
+    target = predict(model, x, k=1)[0].index
+    plain = load_model(name, weights=NETWORKS[name], device=device).to(memory_format=torch.contiguous_format)
+    plain.load_state_dict(model.state_dict())
+    plain.requires_grad_(True)
+    for technique, passes in bare_passes(model, x, target).items():
+        ours = functools.partial(getattr(techniques, technique), model, x, target)
+        prepared, documented = captum_contenders(technique, model, plain, x, target)
+        memory = peak_memory(ours, device)
+        times = median_times({"ours": ours, "bare": passes, "prepared": prepared, "documented": documented}, device)
+        yield (
+            technique, times["ours"] * 1e3, times["bare"] * 1e3, times["ours"] / times["bare"],
+            _milliseconds(times["prepared"]), _milliseconds(times["documented"]), memory,
+            difference(ours(), prepared()) if prepared else None,
+        )
+
+
+def bare_passes(model, x, target):
+    """What each technique has to do at least, as functions to time."""
+    layer = last_spatial_layer(model)
+    with torch.inference_mode(), record(model, layer) as activations:
+        model(x)
+    channels = len(channels_to_try(activations.spatial(layer)))
+    once = functools.partial(bare.gradient, model, x, target)
+    fifty = functools.partial(bare.gradient, model, x, target, pictures=50)
+    cam = functools.partial(bare.gradient_of_layer, model, x, target, layer)
+    return {
+        "vanilla_gradient": once, "guided_backprop": once, "deconvnet": once, "grad_times_image": once,
+        "smooth_grad": fifty, "integrated_gradients": fifty, "grad_cam": cam,
+        "guided_grad_cam": lambda: (once(), cam()),
+        "score_cam": functools.partial(bare.forward, model, x, pictures=channels + 2),
+    }
+
+
+def captum_contenders(technique, model, plain, x, target):
+    """Captum's call on the prepared network with batches of 8, and on a network as loaded with Captum's defaults."""
+    call = captum_calls.CALLS.get(technique)
+    if call is None:
+        return None, None
+    if technique in ("guided_backprop", "deconvnet", "guided_grad_cam"):
+        model, plain = captum_calls.without_inplace(model), captum_calls.without_inplace(plain)
+    prepared = functools.partial(call, model, x, target, batch_size=8)
+    documented = functools.partial(call, plain, x.contiguous(), target)
+    return prepared, documented
+
+
+def difference(ours, theirs):
+    """The largest difference of two maps, as a fraction of the larger maximum."""
+    scale = max(ours.abs().max().item(), theirs.abs().max().item())
+    return (ours - theirs.detach()).abs().max().item() / scale if scale else 0.0
+
+
+def _milliseconds(seconds):
+    return None if seconds is None else seconds * 1e3

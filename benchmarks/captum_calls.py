@@ -1,0 +1,94 @@
+"""The course's attribution techniques as Captum calls them: `CALLS[name](model, x, target, batch_size)`.
+
+Each gives the map of our function of the same name, where the two are defined alike. batch_size=None leaves Captum's
+own default, which for averages over many passes is all of them at once.
+"""
+
+import copy
+import warnings
+from unittest.mock import patch
+
+import captum.attr
+import torch
+from torch import nn
+
+from course_utils import last_spatial_layer
+
+
+def vanilla_gradient(model, x, target, batch_size=None):
+    return captum.attr.Saliency(model).attribute(x.detach().requires_grad_(), target=target, abs=False)
+
+
+def without_inplace(model):
+    """A copy that Captum's backward hooks accept: they refuse ReLUs that work in place."""
+    model = copy.deepcopy(model)
+    for module in model.modules():
+        if isinstance(module, nn.ReLU):
+            module.inplace = False
+    return model
+
+
+def guided_backprop(model, x, target, batch_size=None):
+    return _quietly(captum.attr.GuidedBackprop(model), x, target)
+
+
+def deconvnet(model, x, target, batch_size=None):
+    return _quietly(captum.attr.Deconvolution(model), x, target)
+
+
+def _quietly(method, x, target):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")      # Captum says on every call that it sets hooks
+        return method.attribute(x.detach().requires_grad_(), target=target)
+
+
+def smooth_grad(model, x, target, batch_size=None):
+    with patch("torch.normal", Noise(x).next):
+        return captum.attr.NoiseTunnel(captum.attr.Saliency(model)).attribute(
+            x.detach().requires_grad_(), nt_type="smoothgrad", nt_samples=50, nt_samples_batch_size=batch_size,
+            stdevs=float(0.15 * (x.max() - x.min())), target=target, abs=False,
+        )
+
+
+class Noise:
+    """The noise pictures of our `smooth_grad`, in their order, in the place of Captum's own draws."""
+
+    def __init__(self, x, seed=0):
+        self.shape, self.generator = x.shape[1:], torch.Generator().manual_seed(seed)
+
+    def next(self, mean, std):
+        pictures = [torch.randn(self.shape, generator=self.generator) for _ in range(len(std))]
+        return mean + std * torch.stack(pictures).to(std)
+
+
+def integrated_gradients(model, x, target, batch_size=None):
+    return captum.attr.IntegratedGradients(model).attribute(
+        x, target=target, n_steps=50, method="gausslegendre", internal_batch_size=batch_size,
+    )
+
+
+def grad_times_image(model, x, target, batch_size=None):
+    return captum.attr.InputXGradient(model).attribute(x.detach().requires_grad_(), target=target)
+
+
+def grad_cam(model, x, target, batch_size=None):
+    layer = model.get_submodule(last_spatial_layer(model))
+    return captum.attr.LayerGradCam(model, layer).attribute(x, target=target).relu()
+
+
+def guided_grad_cam(model, x, target, batch_size=None):
+    layer = model.get_submodule(last_spatial_layer(model))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return captum.attr.GuidedGradCam(model, layer).attribute(
+            x.detach().requires_grad_(), target=target, interpolate_mode="bilinear",
+        )
+
+
+CALLS = {
+    function.__name__: function
+    for function in (
+        vanilla_gradient, guided_backprop, deconvnet, smooth_grad, integrated_gradients, grad_times_image, grad_cam,
+        guided_grad_cam,
+    )
+}

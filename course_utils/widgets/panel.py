@@ -1,0 +1,253 @@
+"""What all panels share: controls beside a picture, a status line, and a thread that only sets traits.
+
+Nothing is printed, displayed or plotted here: what a callback or a thread prints appears in no cell.
+"""
+
+import contextlib
+import html
+import io
+import re
+import sys
+import threading
+import time
+import weakref
+from pathlib import Path
+
+import ipywidgets as widgets
+from IPython import get_ipython
+from torch import nn
+
+from ..hooks import count_passes
+from ..images import as_picture
+
+_panels = weakref.WeakSet()
+
+
+class Panel(widgets.VBox):
+    """Controls and a status line on the left, a picture on the right.
+
+    `controls`: name → control. `image`: the picture. `status`: the text of the status line. `run`, `stop`
+    and `bar` are on the screen only where there is something to run. A new panel ends the work of those
+    that an earlier run of the same cell left behind.
+    """
+
+    def __init__(self, function, controls, *, runs=False, rows=()):
+        self.function = function
+        self.controls = {name: control for name, control in controls.items() if isinstance(control, widgets.Widget)}
+        self._given = controls
+        self._worker = Worker()
+        self.image = widgets.Image(format="jpeg", layout={"display": "none", "min_width": "min(448px, 100%)"})
+        self.run = button("Run", "play", button_style="primary")
+        self.stop = button("Stop", "stop", disabled=True)
+        self.bar = widgets.FloatProgress(max=1, layout={"width": "98%", "height": "16px"})
+        self._line = Line()
+        parts = {"picture": self.image, "run": self.run, "stop": self.stop, "bar": self.bar, "status": self._line}
+        for name, part in (self.controls | parts).items():
+            part.add_class("course-" + name.replace("_", "-"))
+        arrange(self.controls)
+        running = [side_by_side(self.run, self.stop), self.bar] if runs else []
+        left = [*self.controls.values(), *running, self._line, *rows]
+        # Beside each other where there is room, else the picture beneath. It has at least twice the pixels
+        # that most networks see, and more only where the picture itself has more.
+        right = {"flex": "1 1 448px", "min_width": "0", "align_items": "flex-start", "margin": "0 0 0 16px"}
+        super().__init__([widgets.HBox([
+            widgets.VBox(left, layout={"width": "340px", "flex": "0 0 auto"}),
+            widgets.VBox([self.image], layout=right),
+        ], layout={"flex_flow": "row wrap"})])
+        self.add_class("course-panel")
+        self._cell, self._execution = cell_of(function)
+        for panel in list(_panels):
+            if panel._cell == self._cell and panel._execution != self._execution:
+                panel.close()
+        _panels.add(self)
+        self.stop.on_click(lambda _: self._halt())
+        for control in self.controls.values():
+            control.observe(self._changed, "value")
+
+    @property
+    def status(self):
+        """What the status line says."""
+        return self._line.text
+
+    def values(self):
+        """What the function is called with: the controls' values now, and the constants."""
+        return {name: given.value if name in self.controls else given for name, given in self._given.items()}
+
+    def wait(self, timeout=None):
+        """Block until the panel is idle, and pickers that load something too; TimeoutError after so many seconds."""
+        for control in self.controls.values():
+            if hasattr(control, "wait"):
+                control.wait(timeout)
+        self._worker.wait(timeout)
+
+    def close(self):
+        """End the work and take the panel off the screen; the controls stay."""
+        self._worker.halt()
+        for control in self.controls.values():
+            with contextlib.suppress(ValueError):      # not observed: closed before
+                control.unobserve(self._changed, "value")
+        super().close()
+
+    def _changed(self, change):
+        """A control has a new value."""
+
+    def _halt(self):
+        self.stop.disabled = True      # what runs ends within one step
+        self._worker.halt()
+
+    def _busy(self, busy):
+        self.run.disabled, self.stop.disabled = busy, not busy
+        if busy:
+            self.bar.value = 0
+
+    def _tell(self, done, total):
+        # In steps of 1 %, so that quick loops do not flood the browser with messages.
+        if total and (done >= total or done / total >= self.bar.value + 0.01):
+            self.bar.value = done / total
+
+    def _show(self, picture):
+        self.image.value = encoded(picture)
+        self.image.layout.display = None
+
+
+class Line(widgets.HTML):
+    """A line of plain text, `text`; errors stand out."""
+
+    def __init__(self, text=""):
+        super().__init__()
+        self.say(text)
+
+    def say(self, text, error=False):
+        """Show a text; an empty one takes no room."""
+        self.text = text
+        colour = "var(--jp-error-color1, #c62828)" if error else "var(--jp-content-font-color2, #616161)"
+        style = f"color: {colour}; line-height: 1.4; padding: 4px 0"
+        unbroken = re.sub(r"(\d) s\b", r"\1&nbsp;s", html.escape(text))      # no line ends within "0.04 s"
+        self.value = f'<div role="status" style="{style}">{unbroken}</div>'
+        self.layout.display = None if text else "none"
+
+
+def button(description, icon, **options):
+    """A button that shares its row with others."""
+    return widgets.Button(description=description, icon=icon, layout={"flex": "1 1 0", "width": "auto"}, **options)
+
+
+def side_by_side(*buttons):
+    """A row of buttons."""
+    return widgets.HBox(buttons, layout={"width": "98%"})
+
+
+class Worker:
+    """Does the newest piece of work in a thread that lives only while there is some.
+
+    Work handed in while other work runs is done next; what waited before it is dropped, and what runs is
+    told that it is no longer wanted.
+    """
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._waiting = self._unwanted = self._thread = None
+
+    def submit(self, work):
+        """work: called with a `threading.Event`, set as soon as its result is not wanted any more."""
+        with self._lock:
+            self._waiting = work
+            if self._unwanted is not None:
+                self._unwanted.set()
+                return
+            self._unwanted = threading.Event()
+            self._thread = threading.Thread(target=self._run, name="course panel", daemon=True)
+            self._thread.start()
+
+    def halt(self):
+        """Drop what waits, and tell what runs to end."""
+        with self._lock:
+            self._waiting = None
+            if self._unwanted is not None:
+                self._unwanted.set()
+
+    def wait(self, timeout=None):
+        """Block until nothing is left to do; TimeoutError after so many seconds."""
+        if self._thread is not None:
+            self._thread.join(timeout)
+            if self._thread.is_alive():
+                raise TimeoutError(f"still at work after {timeout} s")
+
+    def _run(self):
+        while True:
+            with self._lock:
+                work, self._waiting = self._waiting, None
+                unwanted = self._unwanted = threading.Event() if work else None
+            if work is None:
+                return
+            work(unwanted)
+
+
+@contextlib.contextmanager
+def measured(values):
+    """Time a block and count the passes through every network among the values; yields a function that says it."""
+    started = time.perf_counter()
+    with contextlib.ExitStack() as stack:
+        models = dict.fromkeys([value for value in values if isinstance(value, nn.Module)])
+        counts = [stack.enter_context(count_passes(model)) for model in models]
+
+        def cost():
+            seconds = f"{time.perf_counter() - started:.2f} s"
+            passes = {kind: sum(getattr(count, kind) for count in counts) for kind in ("forward", "backward")}
+            made = ", ".join(f"{number} {kind}" for kind, number in passes.items() if number)
+            return f"{seconds} · {made} pass{'es' if max(passes.values()) > 1 else ''}" if made else seconds
+
+        yield cost
+
+
+def encoded(picture):
+    """A picture as JPEG bytes: ten times quicker than PNG, and at this quality no loss can be seen."""
+    buffer = io.BytesIO()
+    as_picture(picture).convert("RGB").save(buffer, "jpeg", quality=92, subsampling=0)
+    return buffer.getvalue()
+
+
+def in_words(error):
+    """An exception in one line."""
+    return f"{type(error).__name__}: {error}"
+
+
+def arrange(controls):
+    """Label every control, line the labels up, and let sliders and text fields answer when they are let go."""
+    for name, control in controls.items():
+        if control.has_trait("description") and not control.description:
+            control.description = name.replace("_", " ")
+    fields = [field for control in controls.values() for field in _fields(control)]
+    labels = [field.description for field in fields if _has_label(field)]
+    width = f"{16 + 7 * max(map(len, labels), default=0)}px"
+    for field in fields:
+        if field.has_trait("continuous_update"):
+            field.continuous_update = False
+        if _has_label(field):
+            field.style.description_width = width
+            field.layout.width = field.layout.width or "98%"
+        else:
+            field.layout.margin = f"2px 2px 2px calc({width} + 8px)"
+
+
+def _fields(control):
+    """The rows of a picker, or the control itself."""
+    return control.children if isinstance(control, widgets.VBox) else [control]
+
+
+def _has_label(field):
+    return bool(getattr(field, "description", "")) and hasattr(field.style, "description_width")
+
+
+def cell_of(function):
+    """The notebook cell that is running, and which of its runs this is.
+
+    JupyterLab gives every cell an id. Without one, the place in the code that called us and the function's
+    name stand for it.
+    """
+    parent = getattr(get_ipython(), "get_parent", dict)()
+    frame = sys._getframe()
+    while Path(frame.f_code.co_filename).parent == Path(__file__).parent:
+        frame = frame.f_back
+    place = frame.f_code.co_filename, getattr(function, "__qualname__", repr(function))
+    return parent.get("metadata", {}).get("cellId") or place, parent.get("header", {}).get("msg_id") or object()

@@ -1,0 +1,339 @@
+"""Pickers: controls that belong together and give one `value`. What is wrong is said in words beneath them."""
+
+import contextlib
+import os
+import re
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import ipywidgets as widgets
+import psutil  # comes with ipykernel
+import traitlets
+from torch import nn
+
+from ..hooks import last_spatial_layer, layer_name, spatial_layers
+from ..images import ACCEPTED, as_picture, load_image, sample_image, sample_images
+from ..models import BUNDLED, available_models, cached_file, class_name, find_class, load_model, published_weights
+from ..pictures import heatmap, overlay
+from .panel import Line, in_words
+
+
+class Picker(widgets.VBox):
+    """Base of the pickers: `value`, and beside it `text` (the value in words) and `message`."""
+
+    value = traitlets.Any()
+
+    def __init__(self, *fields):
+        self._filling = False
+        self._line = Line()
+        self._line.add_class("course-message")
+        super().__init__([*fields, self._line])
+
+    @property
+    def text(self):
+        """The value in words, for the recipe of a saved picture."""
+        return str(self.value)
+
+    @property
+    def message(self):
+        """What stands beneath the picker."""
+        return self._line.text
+
+    def _follow(self, menu):
+        menu.observe(lambda change: self._filling or self._pick(change.new), "value")
+
+    def _fill(self, menu, options, chosen):
+        """Give a menu new options. It passes through the first one, which is nobody's business."""
+        self._filling = True
+        menu.options = options
+        menu.value = chosen
+        self._filling = False
+        self._pick(chosen)
+
+    def _pick(self, chosen):
+        """The user chose from a menu."""
+        self.value = chosen
+        self._line.say("")
+
+
+def image_picker(name="red_panda", *, label="photograph"):
+    """A menu of the course's photographs, and an upload; `value` is an upright RGB `PIL.Image`."""
+    return ImagePicker(name, label)
+
+
+class ImagePicker(Picker):
+    """What `image_picker` returns: `menu` and `upload` are its parts."""
+
+    def __init__(self, name, label):
+        self._uploaded = {}
+        self.menu = widgets.Dropdown(description=label)
+        self.upload = widgets.FileUpload(accept="image/*", tooltip=f"{ACCEPTED}, under 10 MB")
+        # Larger files never reach the kernel, and Jupyter says nothing: only a warning beforehand helps.
+        hint = widgets.Label("under 10 MB")
+        super().__init__(self.menu, widgets.HBox([self.upload, hint]))
+        sample_image(name)      # an unknown name is told in better words than the menu's
+        self._fill(self.menu, sample_images(), name)
+        self._follow(self.menu)
+        self.upload.observe(self._received, "value")
+
+    @property
+    def text(self):
+        return self.menu.value
+
+    def _pick(self, chosen):
+        self.value = self._uploaded[chosen] if chosen in self._uploaded else sample_image(chosen)
+        self._line.say("")
+
+    def _received(self, change):
+        for file in change.new:      # none, when the upload is emptied below
+            try:
+                self._uploaded[file["name"]] = load_image(file["content"])
+            except Exception as error:      # whatever it is: raised in a callback, nobody would see it
+                self._line.say(f"{file['name']}: {in_words(error)}", error=True)
+            else:
+                self._fill(self.menu, [*sample_images(), *self._uploaded], file["name"])
+        self.upload.value = ()
+
+
+def class_picker(target=None, *, label="class"):
+    """A text field for a class: a name, a part of one, or an index; `value` is an index, or None if empty.
+
+    None stands for the network's own top class. Of several classes that match, a menu offers the choice.
+    """
+    return ClassPicker(target, label)
+
+
+class ClassPicker(Picker):
+    """What `class_picker` returns: `field` and `menu`, the menu of matches, are its parts."""
+
+    def __init__(self, target, label):
+        self.field = widgets.Combobox(
+            options=[_numbered(index) for index in range(1000)], value="" if target is None else _numbered(target),
+            placeholder="the network's top class", description=label, continuous_update=False,
+        )
+        self.menu = widgets.Dropdown(description="matches", layout={"display": "none"})
+        super().__init__(self.field, self.menu)
+        self.value = target
+        self._follow(self.menu)
+        self.field.observe(self._typed, "value")
+
+    @property
+    def text(self):
+        return "top class" if self.value is None else _numbered(self.value)
+
+    def _typed(self, change):
+        try:
+            matches = _matches(change.new.strip())
+        except (ValueError, IndexError) as error:
+            self._line.say(in_words(error), error=True)
+            return
+        self._fill(self.menu, [("top class" if i is None else _numbered(i), i) for i in matches], matches[0])
+        self.menu.layout.display = None if len(matches) > 1 else "none"
+        if len(matches) > 1:
+            self._line.say(f"{len(matches)} classes match.")
+
+
+def _numbered(index):
+    return f"{index} {class_name(index)}"
+
+
+def _matches(typed):
+    if not typed:
+        return [None]
+    number = re.match(r"\d+\b", typed)
+    if number:
+        class_name(number[0])      # raises IndexError where there is no such class
+        return [int(number[0])]
+    return find_class(typed)
+
+
+def layer_picker(model, value=None, *, label="layer"):
+    """A menu of the layers with a spatial output; `value` is a dotted name, at first the last spatial layer's.
+
+    model: a network, or a `model_picker`, which is then followed. value: the layer to begin with.
+    """
+    return LayerPicker(model, value, label)
+
+
+class LayerPicker(Picker):
+    """What `layer_picker` returns: `menu` is its part."""
+
+    def __init__(self, model, value, label):
+        self.menu = widgets.Dropdown(description=label)
+        super().__init__(self.menu)
+        network = model if isinstance(model, nn.Module) else model.value
+        self._offer(network, value and layer_name(network, value))
+        self._follow(self.menu)
+        if network is not model:
+            model.observe(self._changed_model, "value")
+
+    def _offer(self, model, value=None):
+        names = spatial_layers(model)
+        if value and value not in names:
+            raise ValueError(f"layer {value!r} has no spatial output (N, C, h, w); those that have are {names}")
+        # The same network with other weights: the layer stays, so that the two can be compared.
+        stays = self.value if list(self.menu.options) == names else None
+        self._fill(self.menu, names, value or stays or last_spatial_layer(model))
+
+    def _changed_model(self, change):
+        try:
+            self._offer(change.new)
+        except Exception as error:
+            self._line.say(in_words(error), error=True)
+
+
+def model_picker(name=BUNDLED, weights="pretrained", *, label="model"):
+    """A menu of all classification networks, pretrained or random; `value` is the loaded network.
+
+    Weights that must be fetched are fetched only after a click, and their size is said before.
+    """
+    return ModelPicker(name, weights, label)
+
+
+class ModelPicker(Picker):
+    """What `model_picker` returns: `menu`, `weights` and `fetch`, the button, are its parts."""
+
+    def __init__(self, name, weights, label):
+        first = [BUNDLED, "alexnet", "vgg16", "vgg19"]
+        others = [other for other in available_models() if other not in first]
+        value = load_model(name, weights=weights)
+        self.menu = widgets.Dropdown(options=[*first, *others], value=name, description=label)
+        self.weights = widgets.Dropdown(options=["pretrained", "random"], value=weights, description="weights")
+        self.fetch = widgets.Button(icon="download", layout={"display": "none"})
+        super().__init__(self.menu, self.weights, self.fetch)
+        self.value = value
+        self._text = f"{name}, {weights} weights"
+        self._thread = None
+        self.menu.observe(self._chosen, "value")
+        self.weights.observe(self._chosen, "value")
+        self.fetch.on_click(lambda _: self._load())
+
+    @property
+    def text(self):
+        return self._text
+
+    def wait(self, timeout=None):
+        """Block until the network is loaded; TimeoutError after so many seconds."""
+        thread = self._thread
+        if thread is not None:
+            thread.join(timeout)
+            if thread.is_alive():
+                raise TimeoutError(f"{self.menu.value} is not loaded after {timeout} s")
+
+    def _chosen(self, change):
+        self._thread = None      # what is being loaded is not wanted any more
+        name, weights = self.menu.value, self.weights.value
+        published = published_weights(name)
+        size = published.meta["_file_size"]
+        absent = weights == "pretrained" and name != BUNDLED and not cached_file(published).is_file()
+        # The file's tensors, the network, its copy in another memory layout, and what a picture needs.
+        needed, free = 4 * size, available_memory() / 2**20
+        warnings = []
+        if absent:
+            warnings.append(f"The weights of {name} must be fetched first, once: {size:.0f} MB.")
+        if needed > free:
+            warnings.append(f"{name} may need {needed:.0f} MB of memory, {free:.0f} MB are free: the kernel may die.")
+        self._line.say(" ".join(warnings), error=needed > free)
+        self.fetch.description = "Fetch and use" if absent else "Use all the same"
+        self.fetch.layout.display = None if warnings else "none"
+        if not warnings:
+            self._load()
+
+    def _load(self):
+        self.fetch.layout.display = "none"
+        self._line.say(f"Loading {self.menu.value} …")
+        arguments = self.menu.value, self.weights.value
+        self._thread = threading.Thread(target=self._loading, args=arguments, name="course model", daemon=True)
+        self._thread.start()
+
+    def _loading(self, name, weights):
+        with self._fetching_watched(name):
+            try:
+                model, failure = load_model(name, weights=weights), ""
+            except Exception as error:      # whatever it is: here it can only be told
+                model, failure = None, f"{in_words(error)}. Still in use: {self.text}"
+        if threading.current_thread() is not self._thread:
+            return
+        self._line.say(failure, error=True)
+        self.fetch.layout.display = None if failure else "none"
+        if model:
+            self._text = f"{name}, {weights} weights"
+            self.value = model
+
+    @contextlib.contextmanager
+    def _fetching_watched(self, name):
+        """While the block runs, say how much of the weights has arrived."""
+        published = published_weights(name)
+        file, size = cached_file(published), published.meta["_file_size"]
+        loading, done = threading.current_thread(), threading.Event()
+
+        def watch():
+            while not done.wait(0.5):
+                # torch.hub writes beside the file, and renames at the end.
+                arrived = [part.stat().st_size / 2**20 for part in file.parent.glob(f"{file.name}.*.partial")]
+                if arrived and loading is self._thread:
+                    self._line.say(f"Fetching {name}: {max(arrived):.0f} of {size:.0f} MB …")
+
+        watcher = threading.Thread(target=watch, name="course fetch", daemon=True)
+        watcher.start()
+        try:
+            yield
+        finally:
+            done.set()
+            watcher.join()
+
+
+def available_memory():
+    """Bytes that are free for this process: the machine's, or what the limit of its container leaves."""
+    limits = [os.environ.get("MEM_LIMIT", "")]      # Binder
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError):
+            limits.append(Path(file).read_text().strip())
+    used = psutil.Process().memory_info().rss
+    return min([psutil.virtual_memory().available, *(int(limit) - used for limit in limits if limit.isdigit())])
+
+
+def drawing_picker(style="overlay", percentile=100, opacity=0.5):
+    """How a map is drawn; `value` is a `Drawing`: `drawing(image, map, signed=False)` gives the picture."""
+    return DrawingPicker(style, percentile, opacity)
+
+
+class DrawingPicker(Picker):
+    """What `drawing_picker` returns: `style`, `percentile` and `opacity` are its parts."""
+
+    def __init__(self, style, percentile, opacity):
+        self.style_menu = widgets.Dropdown(options=list(STYLES), value=style, description="drawing")
+        self.percentile = widgets.FloatSlider(
+            value=percentile, min=90, max=100, step=0.5, description="percentile", readout_format=".1f")
+        self.opacity = widgets.FloatSlider(value=opacity, min=0, max=1, step=0.05, description="opacity")
+        super().__init__(self.style_menu, self.percentile, self.opacity)
+        self._choose()
+        for field in (self.style_menu, self.percentile, self.opacity):
+            field.observe(self._choose, "value")
+
+    def _choose(self, change=None):
+        self.opacity.disabled = self.style_menu.value != "overlay"
+        self.value = Drawing(self.style_menu.value, self.percentile.value, self.opacity.value)
+
+
+STYLES = "overlay", "colour", "gray"
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How a map is drawn: style ("overlay", "colour" or "gray"), the percentile drawn brightest, the opacity."""
+
+    style: str = "overlay"
+    percentile: float = 100
+    opacity: float = 0.5
+
+    def __call__(self, image, values, signed=False):
+        """A map as a `PIL.Image` of the picture's size. image: as for `as_picture`; values: as in `heatmap`."""
+        picture = as_picture(image)
+        how = {"signed": signed, "percentile": self.percentile}
+        if self.style == "overlay":
+            return overlay(picture, values, opacity=self.opacity, **how)
+        if self.style == "colour":
+            return heatmap(values, size=picture.size[::-1], **how)
+        return heatmap(values, size=picture.size[::-1], cmap="gray", **how).convert("L")

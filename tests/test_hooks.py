@@ -1,0 +1,503 @@
+"""Hooks: what they see, what they change, and that they leave nothing behind."""
+
+import copy
+import threading
+
+import pytest
+import torch
+from torch import nn
+from toys import Toy, network, raising, state_of, toy_pictures
+
+from course_utils import count_passes, evaluation_mode, last_spatial_layer, layer_names, record, relu_rule
+from course_utils.hooks import spatial_layers
+from course_utils.models import class_score
+
+ERRORS = [RuntimeError("on purpose"), KeyboardInterrupt()]
+GUIDED = lambda f, R: R.clamp(min=0) * (f > 0)
+DECONVNET = lambda f, R: R.clamp(min=0)
+BACKPROP = lambda f, R: R * (f > 0)
+
+
+def picture(height=64, width=64):
+    return torch.randn(1, 3, height, width, generator=torch.Generator().manual_seed(2))
+
+
+def without_in_place(model):
+    model = copy.deepcopy(model)
+    for module in model.modules():
+        if hasattr(module, "inplace"):
+            module.inplace = False
+    return model
+
+
+def gradient(model, x, target=0):
+    with evaluation_mode(model):
+        x = x.detach().clone().requires_grad_()
+        return torch.autograd.grad(class_score(model, x, target).sum(), x)[0]
+
+
+# record ------------------------------------------------------------------------------------------------------
+
+
+def test_record_gives_the_layers_output_by_name_and_by_module():
+    model, x = Toy(), toy_pictures()
+    with record(model, model.features[0], "features.3") as outputs:
+        model(x)
+    expected = model.features[0](x)
+    torch.testing.assert_close(outputs["features.0"], expected, rtol=0, atol=0)
+    assert outputs[model.features[0]] is outputs["features.0"]
+    assert outputs[model.features[3]] is outputs["features.3"]
+    assert list(outputs) == ["features.0", "features.3"]
+
+
+def test_what_was_not_recorded_is_said():
+    model = Toy()
+    with record(model, "features.0") as outputs:
+        model(toy_pictures())
+        with pytest.raises(KeyError, match=r"head.*recorded so far \['features.0'\]"):
+            outputs[model.head]
+
+
+@pytest.mark.parametrize("name, layer", [("squeezenet1_1", "features.12.squeeze"), ("resnet18", "layer3.0.bn1")])
+def test_in_place_relus_do_not_overwrite_what_is_recorded(name, layer):
+    model = network(name)
+    plain = without_in_place(model)
+    found = []
+    for one in (model, plain):
+        with evaluation_mode(one), record(one, layer) as outputs:
+            score = class_score(one, picture(), 3).sum()
+            found.append((outputs[layer].detach(), torch.autograd.grad(score, outputs[layer])[0]))
+    (activation, derivative), (expected_activation, expected_derivative) = found
+    assert (expected_activation < 0).any() and expected_derivative.abs().max() > 0
+    torch.testing.assert_close(activation, expected_activation, rtol=0, atol=0)
+    torch.testing.assert_close(derivative, expected_derivative, rtol=0, atol=0)
+
+
+def test_a_network_gives_the_same_while_it_is_recorded():
+    model, x = network("resnet18"), picture()
+    with evaluation_mode(model):
+        with record(model, *layer_names(model)):
+            watched = model(x)
+        torch.testing.assert_close(watched, model(x), rtol=0, atol=0)
+
+
+def test_a_reused_layer_gives_the_list_of_its_outputs():
+    model = network("resnet18")
+    with evaluation_mode(model), record(model, "layer1.0.relu", "layer1.0") as outputs:
+        model(picture())
+    first, second = outputs["layer1.0.relu"]
+    assert not torch.equal(first, second)
+    torch.testing.assert_close(second, outputs["layer1.0"], rtol=0, atol=0)
+
+
+def test_the_graph_of_a_frozen_network_begins_at_the_recorded_layer():
+    model = Toy().requires_grad_(False)
+    with record(model, "features.0") as outputs:
+        scores = model(toy_pictures())
+    assert outputs["features.0"].is_leaf and outputs["features.0"].requires_grad
+    assert torch.autograd.grad(scores.sum(), outputs["features.0"])[0].abs().max() > 0
+
+
+def test_the_graph_goes_through_the_layer_where_the_picture_requires_gradients():
+    model, x = Toy(), toy_pictures().requires_grad_()
+    with record(model, "features.0") as outputs:
+        scores = model(x)
+    assert not outputs["features.0"].is_leaf
+    watched = torch.autograd.grad(scores.sum(), x)[0]
+    torch.testing.assert_close(watched, torch.autograd.grad(model(x).sum(), x)[0], rtol=0, atol=0)
+
+
+def test_nested_recordings_see_the_same():
+    model, x = Toy(), toy_pictures()
+    with record(model, "features.0") as outer, record(model, "features.0", "features.0") as inner:
+        model(x)
+    torch.testing.assert_close(outer["features.0"], inner["features.0"], rtol=0, atol=0)
+    assert isinstance(inner["features.0"], torch.Tensor)       # named twice, recorded once
+
+
+def test_a_layer_that_gives_a_tuple_is_refused_in_words():
+    class Pair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.left = nn.Conv2d(3, 2, 1)
+
+        def forward(self, x):
+            return self.left(x), x
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pair = Pair()
+
+        def forward(self, x):
+            return self.pair(x)[0]
+
+    model = Model()
+    before = state_of(model)
+    with pytest.raises(ValueError, match=r"'pair' gives a tuple.*pair\.left"), record(model, "pair"):
+        model(picture())
+    assert state_of(model) == before
+
+
+def test_an_unknown_layer_is_answered_with_the_nearest():
+    model = network("squeezenet1_1")
+    with pytest.raises(ValueError, match=r"'features\.99'.*'features\.9'"), record(model, "features.99"):
+        pass
+    with pytest.raises(ValueError, match="ReLU module is not part of the SqueezeNet"), record(model, nn.ReLU()):
+        pass
+
+
+def test_no_hook_stays_where_a_later_layer_is_unknown():
+    model = Toy()
+    before = state_of(model)
+    with pytest.raises(ValueError, match="nowhere"), record(model, "features.0", "nowhere"):
+        pass
+    assert state_of(model) == before
+
+
+def test_layer_names_are_in_the_order_of_definition():
+    assert layer_names(Toy()) == ["features", *(f"features.{i}" for i in range(6)), "head"]
+
+
+# relu_rule ---------------------------------------------------------------------------------------------------
+
+
+def hand_network(inplace):
+    """f = (-1, 4, 2), then (2, 6), then the score -10, for x = (1, 2)."""
+    model = nn.Sequential(
+        nn.Linear(2, 3, bias=False), nn.ReLU(inplace), nn.Linear(3, 2, bias=False), nn.ReLU(inplace),
+        nn.Linear(2, 1, bias=False),
+    )
+    model[0].weight.data = torch.tensor([[1.0, -1.0], [2.0, 1.0], [0.0, 1.0]])
+    model[2].weight.data = torch.tensor([[5.0, -1.0, 3.0], [1.0, 2.0, -1.0]])
+    model[4].weight.data = torch.tensor([[1.0, -2.0]])
+    return model
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("rule, expected", [
+    (BACKPROP, [-10.0, 0.0]),      # R = (1, -2), then (3, -5, 5), of which f > 0 lets (0, -5, 5) through
+    (GUIDED, [0.0, 3.0]),          # R = (1, 0), then (5, -1, 3), of which f > 0 and R > 0 leave (0, 0, 3)
+    (DECONVNET, [5.0, -2.0]),      # R = (1, 0), then (5, -1, 3), of which R > 0 leaves (5, 0, 3)
+])
+def test_the_three_rules_on_a_network_computed_by_hand(rule, expected, inplace):
+    model, x = hand_network(inplace), torch.tensor([[1.0, 2.0]], requires_grad=True)
+    with relu_rule(model, rule):
+        score = model(x)
+        assert score.item() == -10
+        found, = torch.autograd.grad(score.sum(), x)
+    torch.testing.assert_close(found, torch.tensor([expected]))
+
+
+@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1"])
+def test_the_ordinary_rule_gives_the_ordinary_gradient(name):
+    model, x = network(name), picture()
+    expected = gradient(model, x)
+    with relu_rule(model, BACKPROP):
+        found = gradient(model, x)
+    assert expected.abs().max() > 0
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6 * expected.abs().max().item())
+
+
+def test_every_call_of_a_reused_relu_obeys_the_rule():
+    model = network("resnet18")
+    assert sum(isinstance(module, nn.ReLU) for module in model.modules()) == 9
+    seen = []
+    with relu_rule(model, lambda f, R: seen.append((f, R)) or R * (f > 0)):
+        gradient(model, picture())
+    assert len(seen) == 17
+    assert all(f.shape == R.shape and f.min() < 0 for f, R in seen)      # f is what came in, not what went out
+
+
+def test_guided_signals_are_nowhere_negative():
+    model, signals = network("resnet18"), []
+    with relu_rule(model, lambda f, R: signals.append(GUIDED(f, R)) or signals[-1]):
+        gradient(model, picture())
+    assert len(signals) == 17 and all(signal.min() >= 0 for signal in signals)
+    assert signals[-1].max() > 0
+
+
+def test_the_inner_of_two_rules_counts_and_the_outer_comes_back():
+    model, x = hand_network(True), torch.tensor([[1.0, 2.0]], requires_grad=True)
+    guided = torch.tensor([[0.0, 3.0]])
+    with relu_rule(model, GUIDED):
+        with relu_rule(model, DECONVNET):
+            torch.testing.assert_close(torch.autograd.grad(model(x).sum(), x)[0], torch.tensor([[5.0, -2.0]]))
+        torch.testing.assert_close(torch.autograd.grad(model(x).sum(), x)[0], guided)
+        with pytest.raises(RuntimeError, match="on purpose"), relu_rule(model, DECONVNET):
+            raise RuntimeError("on purpose")
+        torch.testing.assert_close(torch.autograd.grad(model(x).sum(), x)[0], guided)
+
+
+def test_a_relus_own_forward_comes_back():
+    model = hand_network(False)
+    model[1].forward = own = lambda f: f.clamp(min=0)
+    with relu_rule(model, GUIDED):
+        assert model[1].forward is not own
+    assert model[1].forward is own and "forward" not in vars(model[3])
+
+
+@pytest.mark.parametrize("name, found", [("googlenet", "no activation modules"), ("mobilenet_v2", r"\d+ ReLU6")])
+def test_a_network_without_relu_modules_is_refused_in_words(name, found):
+    model = network(name)
+    before = state_of(model)
+    with pytest.raises(ValueError, match=rf"no nn.ReLU module.*{found}.*not defined.*Choose") as error:
+        with relu_rule(model, GUIDED):
+            pass
+    assert type(model).__name__ in str(error.value)
+    assert state_of(model) == before
+
+
+# evaluation_mode ---------------------------------------------------------------------------------------------
+
+
+def mixed_model():
+    """Some modules train and some do not, some parameters are frozen, and one has a gradient."""
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.Conv2d(4, 2, 3), nn.Dropout()
+    )
+    model[1].eval()
+    model[3].weight.requires_grad_(False)
+    model[0].weight.grad = torch.ones_like(model[0].weight)
+    return model
+
+
+def test_evaluation_mode_holds_and_restores_every_flag():
+    model = mixed_model()
+    before = state_of(model)
+    with evaluation_mode(model) as held:
+        assert held is model
+        assert not any(module.training for module in model.modules())
+        assert not any(parameter.requires_grad for parameter in model.parameters())
+        with evaluation_mode(model):
+            model(picture())
+        assert not model.training
+    assert state_of(model) == before
+    assert model.training and not model[1].training and model[0].weight.requires_grad
+
+
+@pytest.mark.parametrize("around", [torch.no_grad, torch.inference_mode])
+def test_gradients_are_there_whatever_is_around(around):
+    model, x = Toy(), toy_pictures()
+    expected = gradient(model, x)
+    with around():
+        torch.testing.assert_close(gradient(model, x), expected, rtol=0, atol=0)
+        x = x.clone()                                # under inference_mode: one that cannot require gradients
+        assert not torch.is_grad_enabled()
+    torch.testing.assert_close(gradient(model, x), expected, rtol=0, atol=0)
+
+
+def test_evaluation_mode_drops_nothing_and_uses_no_batch_statistics():
+    model = mixed_model().train()
+    with evaluation_mode(model):
+        torch.testing.assert_close(model(picture()), copy.deepcopy(model).eval()(picture()), rtol=0, atol=0)
+
+
+# What holds for all of them ----------------------------------------------------------------------------------
+
+CONTEXTS = {
+    "evaluation_mode": evaluation_mode,
+    "record": lambda model: record(model, "0", "2", "3"),
+    "relu_rule": lambda model: relu_rule(model, GUIDED),
+    "count_passes": count_passes,
+}
+everywhere = pytest.mark.parametrize("context", CONTEXTS.values(), ids=CONTEXTS)
+
+
+@everywhere
+def test_nothing_is_left_after_a_normal_exit(context):
+    model = mixed_model()
+    before = state_of(model)
+    with context(model):
+        assert state_of(model) != before
+        model(picture())
+    with context(model):      # and a second time
+        pass
+    assert state_of(model) == before
+
+
+@everywhere
+@pytest.mark.parametrize("error", ERRORS, ids=["exception", "interrupt"])
+def test_nothing_is_left_after_an_error_in_the_midst_of_a_forward_pass(context, error):
+    model = mixed_model().eval()
+    before = state_of(model)
+    with pytest.raises(type(error)), raising(model[2], error), context(model):
+        model(picture())
+    assert state_of(model) == before
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=["exception", "interrupt"])
+def test_nothing_is_left_after_an_error_in_the_midst_of_a_backward_pass(error):
+    model, calls = network("resnet18"), []
+    before = state_of(model)
+
+    def rule(f, R):
+        calls.append(f)
+        if len(calls) == 5:
+            raise error
+        return R
+
+    with pytest.raises(type(error)), evaluation_mode(model), record(model, "layer1"), relu_rule(model, rule):
+        gradient(model, picture())
+    assert len(calls) == 5
+    assert state_of(model) == before
+
+
+@everywhere
+def test_all_of_them_nested_in_each_other(context):
+    model = mixed_model().eval()
+    before = state_of(model)
+    with pytest.raises(RuntimeError, match="on purpose"):
+        with context(model), evaluation_mode(model), record(model, "0"), relu_rule(model, GUIDED), context(model):
+            x = picture().requires_grad_()
+            torch.autograd.grad(model(x).sum(), x)
+            raise RuntimeError("on purpose")
+    assert state_of(model) == before
+
+
+@everywhere
+def test_hooks_that_were_there_stay_and_fire(context):
+    model, fired = mixed_model().eval(), []
+    model[2].register_forward_hook(lambda module, inputs, output: fired.append("after"))
+    model[2].register_forward_pre_hook(lambda module, inputs: fired.append("before"))
+    before = state_of(model)
+    with context(model):
+        model(picture())
+    assert fired == ["before", "after"]
+    assert state_of(model) == before
+    model(picture())
+    assert fired == ["before", "after"] * 2
+
+
+def test_two_threads_on_one_model_do_not_mix():
+    model, x = Toy(), toy_pictures()
+    expected = {"plain": gradient(model, x)}
+    with relu_rule(model, GUIDED):
+        expected["guided"] = gradient(model, x)
+    assert not torch.allclose(expected["plain"], expected["guided"])
+    before = state_of(model)
+    errors, start = [], threading.Barrier(2)
+
+    def plain():
+        return gradient(model, x)
+
+    def guided():
+        with relu_rule(model, GUIDED):
+            return gradient(model, x)
+
+    def work(name, compute):
+        start.wait()
+        for _ in range(150):
+            try:
+                torch.testing.assert_close(compute(), expected[name], rtol=0, atol=0)
+            except Exception as error:
+                errors.append((name, error))
+
+    threads = [threading.Thread(target=work, args=job) for job in (("plain", plain), ("guided", guided))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert state_of(model) == before
+
+
+# count_passes ------------------------------------------------------------------------------------------------
+
+
+def test_passes_are_counted_in_pictures():
+    model = Toy()
+    with count_passes(model) as outer:
+        gradient(model, toy_pictures(3))
+        with count_passes(model) as inner, torch.inference_mode():
+            model(toy_pictures(2))
+    model(toy_pictures(7))
+    assert (outer.forward, outer.backward) == (5, 3)
+    assert (inner.forward, inner.backward) == (2, 0)
+
+
+# last_spatial_layer ------------------------------------------------------------------------------------------
+
+LAST_SPATIAL_LAYER = {
+    "squeezenet1_1": "features.12", "alexnet": "features.11", "vgg16": "features.29", "vgg19": "features.35",
+    "resnet18": "layer4", "resnet50": "layer4", "densenet121": "features", "googlenet": "inception5b",
+    "mobilenet_v2": "features.18", "efficientnet_b0": "features.8", "convnext_tiny": "features.7",
+}
+
+
+@pytest.mark.parametrize("name, expected", LAST_SPATIAL_LAYER.items())
+def test_the_last_spatial_layer_of_torchvisions_networks(name, expected):
+    with torch.device("meta"):      # shapes without numbers: where the layer is does not depend on the weights
+        model = load_without_weights(name)
+    before = state_of(model)
+    assert last_spatial_layer(model) == expected
+    assert state_of(model) == before
+
+
+def load_without_weights(name):
+    from torchvision.models import get_model
+    return get_model(name, weights=None, **({"init_weights": False} if name == "googlenet" else {}))
+
+
+def test_the_last_spatial_layer_is_found_with_real_numbers_and_in_training_mode():
+    model = copy.deepcopy(network("resnet18")).train()
+    before = state_of(model)
+    assert last_spatial_layer(model, picture()) == "layer4"
+    assert state_of(model) == before
+
+
+class Normalize(nn.Module):
+    def forward(self, x):
+        return (x - 0.5) / 0.25
+
+
+@pytest.mark.parametrize("between", [
+    [], [nn.MaxPool2d(2)], [nn.Dropout()], [nn.Dropout2d()], [nn.Identity()], [nn.AvgPool2d(2), nn.Dropout()],
+], ids=lambda modules: "+".join(type(module).__name__ for module in modules) or "nothing")
+@pytest.mark.parametrize("inplace", [False, True])
+def test_the_last_spatial_layer_of_a_flat_network(between, inplace):
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(4, 5, 3), nn.ReLU(inplace), *between,
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(5, 3),
+    )
+    assert last_spatial_layer(model) == "4"
+
+
+def test_probing_spares_the_picture():
+    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    model = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(3, 4, 3), *head)
+    x = picture()
+    before = x.clone()
+    assert last_spatial_layer(model, x) == "1"
+    torch.testing.assert_close(x, before, rtol=0, atol=0)
+
+
+def test_spatial_layers_are_those_called_once_with_several_positions():
+    assert spatial_layers(Toy(), toy_pictures()) == ["features", *(f"features.{i}" for i in range(5))]
+    names = spatial_layers(network("resnet18"), picture())
+    assert {"conv1", "layer1", "layer1.0", "layer1.0.conv1", "layer4"} <= set(names)
+    assert not {"layer1.0.relu", "maxpool", "avgpool", "fc"} & set(names)
+
+
+@pytest.mark.parametrize("name", ["alexnet", "resnet18"])
+def test_the_last_spatial_layer_of_a_wrapped_network(name):
+    with torch.device("meta"):
+        model = nn.Sequential(Normalize(), load_without_weights(name))
+    assert last_spatial_layer(model) == f"1.{LAST_SPATIAL_LAYER[name]}"
+
+
+@pytest.mark.parametrize("model", [
+    nn.Sequential(nn.Flatten(), nn.Linear(3 * 224 * 224, 2)),
+    nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(3, 2, 1), nn.Flatten(), nn.Linear(2, 2)),
+    nn.Sequential(nn.Flatten()),
+], ids=["no convolution", "one position", "no parameters"])
+def test_a_network_without_a_spatial_layer_is_told_so(model):
+    with pytest.raises(ValueError, match="no layer with a spatial output.*layer="):
+        last_spatial_layer(model)
+
+
+def test_a_network_that_was_changed_is_probed_anew():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2))
+    assert last_spatial_layer(model) == "1"
+    model.insert(2, nn.Conv2d(4, 4, 3))
+    assert last_spatial_layer(model) == "2"
