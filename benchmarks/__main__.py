@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import attribution
-from course_utils import best_device, setup
+from course_utils import setup
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 INTRODUCTION = """# What the techniques cost
@@ -15,9 +15,10 @@ Written by `make bench`. Times are medians in milliseconds for one photograph (c
 a row were called in turns.
 
 - **ours**: the function of the course, with its defaults (50 passes where a method averages, in batches of 8).
-- **bare passes**: only the forward and backward passes that the method needs, on the same network in the same batches.
-- **Captum, same network**: Captum's call on the network as `load_model` prepares it (frozen, channels_last), same batches.
-- **Captum, as documented**: the network as torchvision gives it and Captum's default batching, which is all at once.
+- **bare passes**: only the forward and backward passes that the method needs, same network, same batches.
+- **Captum, same network**: Captum's call on the network as `load_model` prepares it (frozen, channels_last), same
+  batches.
+- **Captum, as documented**: the network as torchvision gives it, and Captum's default batching: all at once.
 - **our memory**: the most that our call held above the network and the picture, in MB.
 - **largest difference**: between our map and Captum's on the same network, as a fraction of the maximum. Captum's
   NoiseTunnel was given our noise. A dash: Captum does not have the method.

@@ -1,4 +1,4 @@
-"""Every attribution technique on one picture: ours, the bare passes, Captum on the same network, Captum as documented."""
+"""Every attribution technique on one picture, beside its bare passes and beside Captum."""
 
 import functools
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 
 
-def median_times(functions, device, seconds=4.0, fewest=3):
+def median_times(functions, device, seconds=1.5, fewest=5):
     """Median seconds of each function, called in turns so that all see the same machine; None stays None.
 
-    The turns go on for about `seconds` per function, and for `fewest` turns at least. One call each goes before.
+    The turns go on for `seconds`, and for `fewest` turns at least. One call each goes before.
     """
     live = {name: function for name, function in functions.items() if function}
     times = {name: [] for name in live}

@@ -91,8 +91,8 @@ def image_grid(images, *, columns=None, titles=None, width=None, gap=6):
     """Pictures side by side on white, as one `PIL.Image`.
 
     images: as for `as_picture`, at least one. columns: all in one row unless given. titles: one string
-    above each. width: every picture is scaled to that many pixels. Raises ValueError for no picture, or
-    another number of titles.
+    above each, broken into lines where it is too long. width: every picture is scaled to that many pixels.
+    Raises ValueError for no picture, or another number of titles.
     """
     pictures = [as_picture(image).convert("RGB") for image in images]
     if not pictures:
@@ -105,7 +105,8 @@ def image_grid(images, *, columns=None, titles=None, width=None, gap=6):
     cell_width = max(picture.width for picture in pictures)
     cell_height = max(picture.height for picture in pictures)
     font = ImageFont.truetype(_FONT, max(11, min(18, cell_width // 14)))
-    lines = max((title.count("\n") + 1 for title in titles), default=1) if titles else 0
+    titles = [_in_lines(title, font, cell_width) for title in titles or []]
+    lines = max((title.count("\n") + 1 for title in titles), default=0)
     band = round(lines * font.size * 1.35)
     rows = math.ceil(len(pictures) / columns)
     sheet = Image.new("RGB", (columns * (cell_width + gap) - gap, rows * (cell_height + band + gap) - gap), "white")
@@ -116,6 +117,21 @@ def image_grid(images, *, columns=None, titles=None, width=None, gap=6):
             draw.text((left + 2, top + 1), titles[i], fill="black", font=font)
         sheet.paste(picture, (left, top + band))
     return sheet
+
+
+def _in_lines(title, font, width):
+    """The title, with line breaks between words where it would run over its neighbour."""
+    lines = []
+    for line in title.split("\n"):
+        words = line.split(" ")
+        lines.append(words[0])
+        for word in words[1:]:
+            longer = f"{lines[-1]} {word}"
+            if font.getlength(longer) <= width:
+                lines[-1] = longer
+            else:
+                lines.append(word)
+    return "\n".join(lines)
 
 
 def _scaled(picture, width):

@@ -309,3 +309,11 @@ def test_what_cannot_be_shown_is_refused(shown, pictures, alt, message):
     with pytest.raises(ValueError, match=message):
         show(*pictures, alt=alt)
     assert shown == []
+
+
+def test_a_long_title_is_broken_into_lines_and_stays_over_its_picture():
+    black = Image.new("RGB", (120, 50))
+    one, two = (image_grid([black, black], titles=[title, ""]) for title in ("garden", "black and gold garden spider"))
+    assert two.height > one.height
+    ink = np.asarray(two.crop((0, 0, two.width, two.height - 50)).convert("L")) < 128
+    assert ink[:, :120].any() and not ink[:, 120:].any()

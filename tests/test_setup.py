@@ -11,7 +11,7 @@ import torch
 import torchvision
 
 import course_utils
-from course_utils import environment, setup
+from course_utils import environment
 
 
 @pytest.fixture(autouse=True)
@@ -27,18 +27,18 @@ def draws():
 
 
 def test_one_seed_gives_the_same_numbers_again_and_another_others():
-    setup(5)
+    environment.setup(5)
     first = draws()
-    setup(5)
+    environment.setup(5)
     assert draws() == first
-    setup(6)
+    environment.setup(6)
     assert not set(draws()) & set(first)
 
 
 def test_one_line_says_what_the_notebook_runs_on(monkeypatch, capsys):
     monkeypatch.setenv("COURSE_DEVICE", "cpu")
     monkeypatch.setenv("CPU_LIMIT", "1")
-    assert setup(7) == torch.device("cpu")
+    assert environment.setup(7) == torch.device("cpu")
     line, = capsys.readouterr().out.splitlines()
     assert line.startswith("seed 7 · cpu · 1 CPU threads · torch ")
     assert line.endswith(f"torchvision {torchvision.__version__.split('+')[0]}")
