@@ -3,7 +3,7 @@
 PYTHON ?= python3
 PORT ?= 8888
 # Where torch and torchvision come from; both from one place, or they do not fit together. Empty: as pip is set up.
-# On Linux without a GPU, TORCH_INDEX=https://download.pytorch.org/whl/cpu saves gigabytes.
+# On Linux without a GPU, the address of torch's CPU index (pytorch.org, Get started) saves gigabytes.
 TORCH_INDEX ?=
 
 # The Python that everything runs in, and the file that says it is complete.

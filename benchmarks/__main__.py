@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import attribution
+from benchmarks import attribution, image_making
 from course_utils import setup
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
@@ -22,6 +22,7 @@ a row were called in turns.
 - **our memory**: the most that our call held above the network and the picture, in MB.
 - **largest difference**: between our map and Captum's on the same network, as a fraction of the maximum. Captum's
   NoiseTunnel was given our noise. A dash: Captum does not have the method.
+- For the techniques that make images, **bare** is one step's transformations, forward pass and backward pass.
 """
 
 
@@ -32,6 +33,8 @@ def main():
         text += f"\n## {describe(where)}\n"
         for name, weights in attribution.NETWORKS.items():
             text += f"\n### {name}, {weights} weights\n\n" + table(attribution.HEADER, attribution.rows(name, where))
+        text += "\n### Images made by optimization: squeezenet1_1, milliseconds per step\n\n"
+        text += table(image_making.HEADER, image_making.rows("squeezenet1_1", where))
     RESULTS.write_text(text, encoding="utf-8")
     print(f"Written to {RESULTS.relative_to(Path.cwd()) if RESULTS.is_relative_to(Path.cwd()) else RESULTS}")
 
@@ -54,8 +57,8 @@ def table(header, rows):
 def _text(value):
     if value is None:
         return "–"
-    if isinstance(value, str):
-        return value
+    if isinstance(value, str | int):
+        return str(value)
     return f"{value:.0f}" if value >= 100 else f"{value:.2f}" if value >= 0.01 or value == 0 else f"{value:.0e}"
 
 
