@@ -1,0 +1,115 @@
+"""Filter visualization: the building blocks invert, the objective rises, the model is left alone."""
+
+import pytest
+import torch
+from toys import network, state_of
+
+from course_utils.techniques import (
+    before_relu,
+    decorrelated_to_rgb,
+    fourier_parameterization,
+    fourier_picture,
+    fourier_to_image,
+    image_to_fourier,
+    jitter,
+    normalized,
+    picture_to_fourier,
+    pixel_parameterization,
+    rgb_to_decorrelated,
+    rotate_and_scale,
+    visualize_filter,
+)
+
+
+@pytest.fixture(scope="module")
+def squeezenet():
+    return network("squeezenet1_1", "pretrained")
+
+
+@pytest.fixture
+def image():
+    return 0.05 + 0.9 * torch.rand(2, 3, 12, 15, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("width", [14, 15])
+def test_fourier_parameterization_inverts(image, width):
+    image = image[..., :width]
+    torch.testing.assert_close(fourier_to_image(image_to_fourier(image), image.shape[-2:]), image)
+    torch.testing.assert_close(decorrelated_to_rgb(rgb_to_decorrelated(image)), image, rtol=1e-4, atol=1e-5)
+    again = fourier_picture(picture_to_fourier(image), image.shape[-2:])
+    torch.testing.assert_close(again, image, rtol=1e-4, atol=1e-4)
+
+
+def test_jitter_inverts_and_moves(image):
+    moved = jitter(image, (3, -2))
+    torch.testing.assert_close(moved[..., 3, 0], image[..., 0, 2])
+    assert torch.equal(jitter(moved, (-3, 2)), image)
+
+
+def test_a_quarter_turn_is_a_quarter_turn_and_no_turn_is_none():
+    square = torch.rand(1, 3, 9, 9, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(rotate_and_scale(square, 0, 1), square, rtol=0, atol=1e-5)
+    torch.testing.assert_close(rotate_and_scale(square, 90, 1), square.rot90(1, dims=(2, 3)), rtol=0, atol=1e-4)
+
+
+def test_normalized_rows_have_root_mean_square_one_and_zero_stays_zero(image):
+    gradient = torch.cat([image, torch.zeros_like(image[:1])])
+    rms = normalized(gradient).square().mean(dim=(1, 2, 3)).sqrt()
+    torch.testing.assert_close(rms, torch.tensor([1.0, 1.0, 0.0]))
+
+
+def test_layers_before_a_relu(squeezenet):
+    assert before_relu(squeezenet, "features.12") == ["features.12.expand1x1", "features.12.expand3x3"]
+    assert before_relu(squeezenet, squeezenet.features[1]) == ["features.0"]
+    assert before_relu(network("vgg16"), "features.28") == ["features.28"]
+
+
+@pytest.mark.parametrize("parameterization", [fourier_parameterization, pixel_parameterization])
+def test_the_objective_rises_for_every_filter_of_a_batch(squeezenet, parameterization):
+    before = state_of(squeezenet)
+    steps = list(visualize_filter(squeezenet, "features.6", [3, 40, 100], steps=12, size=64,
+                                  parameterization=parameterization, shift=0, angle=0, zoom=0))
+    assert [step.number for step in steps] == list(range(1, 13))
+    assert (steps[-1].objective > steps[0].objective).all()
+    for step in steps:
+        assert step.image.shape == (3, 3, 64, 64) and step.objective.shape == (3,)
+        assert not step.image.requires_grad and 0 <= step.image.min() and step.image.max() <= 1
+    assert state_of(squeezenet) == before
+
+
+def test_a_filter_comes_out_alone_as_in_a_batch(squeezenet):
+    both, alone = (list(visualize_filter(squeezenet, "features.4", channel, steps=4, size=64))[-1].image
+                   for channel in ([7, 20], 20))
+    torch.testing.assert_close(both[1:], alone, rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize("name, layer", [
+    ("alexnet", "features.7"), ("vgg16", "features.9"), ("vgg19", "features.9"), ("resnet18", "layer2"),
+])
+def test_every_kind_of_network_has_filters_to_show(name, layer):
+    model = network(name)
+    before = state_of(model)
+    steps = list(visualize_filter(model, layer, [0, 1], steps=3, size=64))
+    assert steps[-1].image.shape == (2, 3, 64, 64)
+    assert state_of(model) == before
+
+
+@pytest.mark.parametrize("end", ["close", "exception"])
+def test_a_run_that_is_broken_off_leaves_the_model_as_it_was(squeezenet, end):
+    before = state_of(squeezenet)
+    steps = visualize_filter(squeezenet, "features.4", 3, size=64)
+    next(steps)
+    assert state_of(squeezenet) == before      # nothing is held between steps either
+    if end == "close":
+        steps.close()
+    else:
+        with pytest.raises(KeyboardInterrupt):
+            steps.throw(KeyboardInterrupt)
+    assert state_of(squeezenet) == before
+
+
+def test_what_is_wrong_is_told(squeezenet):
+    with pytest.raises(IndexError, match="channel 128"):
+        next(visualize_filter(squeezenet, "features.4", 128, size=64))
+    with pytest.raises(ValueError, match="features.4"):
+        next(visualize_filter(squeezenet, "feature.4", 0, size=64))
