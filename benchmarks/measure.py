@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 
-def median_times(functions, device, seconds=1.5, fewest=5):
+def median_times(functions, device, seconds=1.0, fewest=3):
     """Median seconds of each function, called in turns so that all see the same machine; None stays None.
 
     The turns go on for `seconds`, and for `fewest` turns at least. One call each goes before.
