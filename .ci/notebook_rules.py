@@ -299,12 +299,11 @@ def navigation(notebook, path):
 
 
 def prose_between_code(notebook, path):
-    """Checkers do not count: they go with the exercise that stands before them."""
     complaints, run = [], 0
     for number, cell in enumerate(notebook.cells, 1):
         if cell.cell_type != "code":
             run = 0
-        elif "checker" not in tags(cell):
+        else:
             run += 1
             if run > CODE_CELLS_IN_A_ROW:
                 complaints.append(f"cell {number} is code cell number {run} in a row, without prose")

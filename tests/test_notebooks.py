@@ -138,6 +138,7 @@ def lesson(path, neighbour):
             new_markdown_cell("Try it.\n\n<details>a hint</details>"),
             code(f"def {name}(x):\n    raise NotImplementedError", "exercise"),
             code(f"def check_{name}(function):\n    return 'not attempted yet'", "checker"),
+            new_markdown_cell("What the checker says:"),
             code(f"check_{name}({name})"),
         ]
     cells += [new_markdown_cell("See."), code("show(cat)", "answer-picture")]
@@ -276,7 +277,8 @@ BAD_LESSONS = [
     (add(new_markdown_cell("It lies in /tmp/cats.")), "names a path of some machine"),
     (drop(6), "2 exercises"),
     (drop(7), "no checker check_add"),
-    (drop(8), "nothing calls check_add(add)"),
+    (drop(8), "cell 9 is code cell number 3 in a row"),
+    (drop(9), "nothing calls check_add(add)"),
     (drop(5), "without a hint"),
 ]
 
