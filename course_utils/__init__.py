@@ -16,6 +16,7 @@ from .models import (
     available_models,
     best_device,
     check_input,
+    class_indices,
     class_name,
     class_score,
     find_class,
@@ -27,14 +28,14 @@ from .models import (
 )
 from .pictures import heatmap, image_grid, normalize_map, overlay, show
 from .progress import progress
-from .steps import Step
+from .steps import Step, last_step
 from .widgets import class_picker, drawing_picker, explore, image_picker, layer_picker, model_picker, play
 
 __all__ = [
-    "Step", "available_models", "best_device", "check_input", "class_name", "class_picker", "class_score",
-    "count_passes", "drawing_picker", "evaluation_mode", "explore", "find_class", "heatmap", "image_grid",
-    "image_picker", "last_spatial_layer", "layer_names", "layer_picker", "load_image", "load_model", "model_picker",
-    "normalize_map", "overlay", "play", "predict", "preprocess", "progress", "record", "relu_rule",
-    "resolve_targets", "run_to", "same_layout", "sample_image", "sample_images", "save_animation", "save_image",
-    "setup", "show", "targets_of", "to_image", "to_input",
+    "Step", "available_models", "best_device", "check_input", "class_indices", "class_name", "class_picker",
+    "class_score", "count_passes", "drawing_picker", "evaluation_mode", "explore", "find_class", "heatmap",
+    "image_grid", "image_picker", "last_spatial_layer", "last_step", "layer_names", "layer_picker", "load_image",
+    "load_model", "model_picker", "normalize_map", "overlay", "play", "predict", "preprocess", "progress", "record",
+    "relu_rule", "resolve_targets", "run_to", "same_layout", "sample_image", "sample_images", "save_animation",
+    "save_image", "setup", "show", "targets_of", "to_image", "to_input",
 ]

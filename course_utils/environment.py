@@ -21,8 +21,9 @@ def setup(seed=0):
     torch.manual_seed(seed)
     torch.set_num_threads(cpu_cores())
     device = best_device()
+    threads = torch.get_num_threads()
     print(
-        f"seed {seed} · {device} · {torch.get_num_threads()} CPU threads · "
+        f"seed {seed} · {device} · {threads} CPU thread{'s' * (threads > 1)} · "
         f"torch {torch.__version__.split('+')[0]} · torchvision {torchvision.__version__.split('+')[0]}"
     )
     return device

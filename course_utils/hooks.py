@@ -138,7 +138,8 @@ def run_to(model, x, *layers):
         for name in names:
             stack.callback(model.get_submodule(name).register_forward_hook(stop).remove)
         with contextlib.suppress(_Reached):
-            model(x)
+            # A clone, so that an in-place first layer spares x; what was just computed may be overwritten.
+            model(x.clone() if x.is_leaf else x)
     return recording
 
 
@@ -163,7 +164,7 @@ def relu_rule(model, rule):
     f: the ReLU's input; R: the signal from above, of the same shape; the rule returns the signal below.
     Acts on each call of a ReLU, so modules that are used several times or in place are safe: the input is
     kept apart and nothing is overwritten. The forward pass is unchanged. Nested blocks: the inner rule
-    counts.
+    counts. Other activations, and ReLUs called as functions, keep their own backward rule.
 
     Raises ValueError for a network without a ReLU module.
     """
@@ -241,15 +242,19 @@ def last_spatial_layer(model, x=None):
 
     x: a preprocessed batch to probe the network with; without it, a black picture of 224 by 224. Pooling,
     dropout and the head itself do not count. Where several modules give the same tensor the outermost is
-    named, but not a container of the whole trunk. The answer is remembered per model.
+    named, but not a container of the whole trunk. The answer is remembered per model and picture size.
 
-    Raises ValueError for a network without such a layer.
+    Raises ValueError for a network without such a layer, and for a transformer, whose features are no maps.
     """
-    names = tuple(layer_names(model))
-    known = _spatial_layers.get(model)
-    if known is None or known[0] != names:
-        known = _spatial_layers[model] = (names, _find_last_spatial_layer(model, x))
-    return known[1]
+    size = None if x is None else tuple(x.shape[2:])
+    structure = tuple((name, id(module)) for name, module in model.named_modules())
+    known = _spatial_layers.setdefault(model, {})
+    if known.get("structure") != structure:
+        known.clear()
+        known["structure"] = structure
+    if size not in known:
+        known[size] = _find_last_spatial_layer(model, x)
+    return known[size]
 
 
 def spatial_layers(model, x=None):
@@ -302,6 +307,12 @@ def _find_last_spatial_layer(model, x):
         raise ValueError(
             f"{type(model).__name__} has no layer with a spatial output (N, C, h, w) before its classifier: "
             "name one yourself with layer="
+        )
+    last = max(i for i, (_, _, output) in enumerate(body) if output is spatial[-1][2])
+    if any(isinstance(module, nn.MultiheadAttention) for _, module, _ in calls[last:]):
+        raise ValueError(
+            f"{type(model).__name__} is a transformer: after {spatial[-1][0]!r} its features are rows of tokens, not "
+            "maps (N, C, h, w). Choose a convolutional network, or name a layer yourself with layer="
         )
     same = [(name, module) for name, module, output in spatial if output is spatial[-1][2]]
     stages = [

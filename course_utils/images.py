@@ -1,9 +1,11 @@
 """Pictures in and out: files to upright RGB, RGB to what a network sees, and back."""
 
+import contextlib
 import difflib
 import io
 import json
 import os
+import re
 import warnings
 from pathlib import Path
 
@@ -35,7 +37,11 @@ def _upright(source):
     elif isinstance(source, str | os.PathLike):
         path = Path(source)
         label = str(path)
-        if not path.exists():
+        try:
+            there = path.exists()
+        except (OSError, ValueError) as error:      # too long a name, for instance
+            raise ValueError(f"{label[:60]}… cannot be a file: {error}") from error
+        if not there:
             near = difflib.get_close_matches(path.name, _file_names(path.parent), n=3, cutoff=0.5)
             hint = f"; near it are {near}" if near else ""
             raise FileNotFoundError(f"no file {path}{hint}; accepted is a picture: {ACCEPTED}")
@@ -48,14 +54,19 @@ def _upright(source):
     else:
         raise ValueError(f"a {type(source).__name__} is no picture; accepted are a path, bytes or a PIL.Image")
     try:
-        with warnings.catch_warnings():
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = source if isinstance(source, Image.Image) else Image.open(source)
+            if isinstance(source, Image.Image):
+                image = source
+            else:      # closed again: of an animation Pillow would keep the file open
+                image = stack.enter_context(Image.open(source))
             image.load()
-            return ImageOps.exif_transpose(image)
+            return ImageOps.exif_transpose(image)      # a copy
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        pixels = re.search(r"\d+", str(error)).group()
         limit = Image.MAX_IMAGE_PIXELS
-        raise ValueError(f"{label} is too large: {error}. Accepted are up to {limit} pixels; scale it down") from error
+        raise ValueError(f"{label} is too large: {pixels} pixels. Accepted are up to {limit}; scale it down") from error
     except UnidentifiedImageError as error:
         raise ValueError(f"{label} is not a picture that Pillow knows; accepted is {ACCEPTED}") from error
     except Exception as error:      # there is no telling what a damaged file drives a decoder to
@@ -109,7 +120,8 @@ def preprocess(image, model, size=None):
     those of the model's own weights (for most: shorter side to 256, centre crop of 224); a network of
     your own gets ImageNet's usual ones. size: keep the whole picture instead, its long side so many pixels.
 
-    Raises ValueError for a size below 1 and for a picture more than 50 times longer than wide.
+    Raises ValueError for a size below 1, for a picture more than 50 times longer than wide, and for pictures
+    of different shapes in a batch with `size`.
     """
     images = [load_image(one) for one in (image if isinstance(image, list | tuple) else [image])]
     if not images:
@@ -123,6 +135,9 @@ def preprocess(image, model, size=None):
         rows = [transforms(one) for one in images]
     else:
         rows = [_whole(one, size, transforms) for one in images]
+    if len({row.shape for row in rows}) > 1:
+        shapes = sorted({f"{row.shape[2]}×{row.shape[1]}" for row in rows})
+        raise ValueError(f"with size={size} the pictures come out as {', '.join(shapes)}: a batch needs one shape")
     parameter = next(model.parameters(), torch.empty(0))
     return torch.stack(rows).to(parameter.device, parameter.dtype, memory_format=torch.channels_last)
 
@@ -156,27 +171,34 @@ def to_image(x, model=None):
 def to_input(image, model=None):
     """Pixel values in [0, 1] to what the network sees: the inverse of `to_image`, in the autograd graph.
 
-    image: float tensor `(N, 3, H, W)` or `(3, H, W)`; the result has the same shape.
+    image: float tensor `(N, 3, H, W)` or `(3, H, W)`; the result has the same shape, and the precision of
+    the model's parameters.
     """
     mean, std = _mean_and_std(image, model)
-    return (image - mean) / std
+    x = (image - mean) / std
+    return x if model is None else x.to(next(model.parameters(), x).dtype)
 
 
 def as_picture(image):
     """A `PIL.Image` from a picture, a tensor or an array; this is where values are rounded to 8 bits.
 
-    Accepted: `(3, H, W)`, `(1, 3, H, W)`, `(H, W, 3)` or `(H, W)`, floats in [0, 1] or uint8.
-    Raises ValueError for another shape.
+    Accepted: `(3, H, W)`, `(1, 3, H, W)`, `(H, W, 3)` or `(H, W)`, floats in [0, 1], booleans or uint8.
+    Raises ValueError for another shape or other integers.
     """
     if isinstance(image, Image.Image):
         return image
-    values = image.detach().cpu().numpy() if isinstance(image, torch.Tensor) else np.asarray(image)
+    if isinstance(image, torch.Tensor):
+        image = image.detach().cpu()
+        image = (image.float() if image.is_floating_point() else image).numpy()      # NumPy has no bfloat16
+    shape, values = tuple(np.shape(image)), np.asarray(image)
     while values.ndim > 2 and values.shape[0] == 1:
         values = values[0]
     if values.ndim == 3 and values.shape[0] == 3:
         values = values.transpose(1, 2, 0)
     if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[2] != 3):
-        raise ValueError(f"no picture of shape {tuple(np.shape(image))}; accepted are (3, H, W), (H, W, 3), (H, W)")
+        raise ValueError(f"no picture of shape {shape}; accepted are (3, H, W), (H, W, 3), (H, W)")
+    if values.dtype.kind in "iu" and values.dtype != np.uint8:
+        raise ValueError(f"a picture of {values.dtype}: accepted are floats in [0, 1] and uint8 from 0 to 255")
     if values.dtype != np.uint8:
         values = np.nan_to_num(values.astype(np.float64)).clip(0, 1)
         values = np.round(values * 255).astype(np.uint8)
@@ -193,9 +215,20 @@ def save_image(image, path, recipe=None):
     path = _target(path, ".png")
     metadata = PngImagePlugin.PngInfo()
     if recipe is not None:
-        metadata.add_text("recipe", json.dumps(recipe, default=str))
-    as_picture(image).save(path, pnginfo=metadata)
+        metadata.add_text("recipe", json.dumps(recipe, default=_plain))
+    picture = as_picture(image)
+    if picture.mode not in ("L", "RGB", "RGBA"):
+        picture = load_image(picture)
+    # Encoded first: what goes wrong in it costs no file that was there before.
+    encoded = io.BytesIO()
+    picture.save(encoded, "png", pnginfo=metadata)
+    path.write_bytes(encoded.getvalue())
     return path
+
+
+def _plain(value):
+    """What JSON has no notation for: numbers of NumPy and torch as numbers, all else in words."""
+    return value.item() if isinstance(value, np.generic | torch.Tensor) and value.ndim == 0 else str(value)
 
 
 def save_animation(images, path, seconds_per_frame=0.1):

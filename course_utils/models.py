@@ -40,17 +40,21 @@ def best_device():
     """
     wanted = os.environ.get("COURSE_DEVICE")
     if wanted:
-        try:
-            torch.empty(1, device=wanted)
-        except (RuntimeError, AssertionError, NotImplementedError) as error:
-            reason = str(error).splitlines()[0]
-            raise ValueError(f"COURSE_DEVICE={wanted!r} cannot be used here: {reason}") from error
-        return torch.device(wanted)
+        return _usable(wanted, f"COURSE_DEVICE={wanted!r}")
     if torch.cuda.is_available():
         return torch.device("cuda")
     if torch.backends.mps.is_available():
         return torch.device("mps")
     return torch.device("cpu")
+
+
+def _usable(device, label):
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{label} cannot be used here: {reason}") from error
+    return torch.device(device)
 
 
 def available_models():
@@ -66,14 +70,15 @@ def load_model(name=BUNDLED, *, weights="pretrained", device=None):
     once by torchvision for the others) or "random" (drawn from torch's global generator). The bundled
     weights are a conversion of the original SqueezeNet v1.1, not torchvision's file of that name.
 
-    Raises ValueError for an unknown name or an unknown kind of weights, RuntimeError where weights cannot
-    be fetched or a file is corrupt.
+    Raises ValueError for an unknown name, an unknown kind of weights or a device that cannot be used,
+    RuntimeError where weights cannot be fetched or a file is corrupt.
     """
     if name not in available_models():
         near = difflib.get_close_matches(str(name), available_models(), n=5, cutoff=0.4)
         raise ValueError(f"no model {name!r}; the nearest names are {near or available_models()[:5]}")
     if weights not in ("pretrained", "random"):
         raise ValueError(f"weights={weights!r}: accepted are 'pretrained' and 'random'")
+    device = best_device() if device is None else _usable(device, f"device={str(device)!r}")
     published = published_weights(name)
     if weights == "random":
         # GoogLeNet and Inception warn, and initialize slowly, unless they are told which way to do it.
@@ -87,7 +92,7 @@ def load_model(name=BUNDLED, *, weights="pretrained", device=None):
     model.course_weights = published      # preprocess and predict look here
     model.course_name = f"{name}, {weights} weights"      # what the recipe of a saved picture says
     model.eval().requires_grad_(False)
-    return model.to(device or best_device(), memory_format=torch.channels_last)
+    return model.to(device, memory_format=torch.channels_last)
 
 
 def published_weights(name):
@@ -181,17 +186,18 @@ def find_class(name):
 def predict(model, x, k=5):
     """The k most probable classes of a picture: a list of `Prediction(index, name, probability)`.
 
-    x: preprocessed `(N, 3, H, W)`. A batch of one gives one list, a larger batch a list of lists.
-    Raises ValueError for a wrong shape, or a k that is not in 1…K.
+    x: preprocessed `(N, 3, H, W)`. A batch of one gives one list, a larger batch a list of lists. All classes
+    where the network has fewer than k. Raises ValueError for a wrong shape, or a k below 1.
     """
     check_input(model, x)
     with evaluation_mode(model), torch.inference_mode():
         probabilities = check_scores(model(x.clone())).softmax(dim=1).cpu()
-    if not 1 <= k <= probabilities.shape[1]:
-        raise ValueError(f"k={k}: the network has {probabilities.shape[1]} classes")
-    top, indices = probabilities.topk(k, dim=1)
+    classes = probabilities.shape[1]
+    if not isinstance(k, int) or k < 1:
+        raise ValueError(f"k={k}: accepted is a whole number from 1; the network has {classes} classes")
+    top, indices = probabilities.topk(min(k, classes), dim=1)
     rows = [
-        [Prediction(i, _name_of(model, i, probabilities.shape[1]), p) for i, p in zip(*row, strict=True)]
+        [Prediction(i, _name_of(model, i, classes), p) for i, p in zip(*row, strict=True)]
         for row in zip(indices.tolist(), top.tolist(), strict=True)
     ]
     return rows[0] if len(rows) == 1 else rows
@@ -204,7 +210,7 @@ def _name_of(model, index, classes):
 
 
 def check_input(model, x):
-    """Raise ValueError unless x is a float tensor `(N, 3, H, W)` on the model's device."""
+    """Raise ValueError unless x is a float tensor `(N, 3, H, W)` of the model's kind, on its device."""
     if not isinstance(x, torch.Tensor):
         raise ValueError(f"x is a {type(x).__name__}; accepted is a tensor (N, 3, H, W), as preprocess gives it")
     if x.dim() != 4 or x.shape[1] != 3 or 0 in x.shape or not x.is_floating_point():
@@ -212,6 +218,8 @@ def check_input(model, x):
     parameter = next(model.parameters(), x)
     if parameter.device != x.device:
         raise ValueError(f"x is on {x.device}, the model on {parameter.device}: move one with .to(…)")
+    if parameter.dtype != x.dtype:
+        raise ValueError(f"x is {x.dtype}, the model {parameter.dtype}: convert one with .to(…)")
 
 
 def check_scores(scores):
@@ -262,15 +270,30 @@ def targets_of(scores, target=None):
     return target
 
 
+def class_indices(target):
+    """Class indices, one or several, as a LongTensor `(n,)`: from an int, a sequence or a tensor.
+
+    Raises ValueError for what holds no whole numbers, such as a name.
+    """
+    try:
+        indices = torch.as_tensor(target).clone()      # autograd keeps no tensor of inference_mode's
+    except (TypeError, ValueError, RuntimeError) as error:
+        hint = f"; find_class({target!r}) finds them by name" if isinstance(target, str) else ""
+        raise ValueError(f"target={target!r}; accepted are class indices: int or LongTensor{hint}") from error
+    if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
+        raise ValueError(f"target holds {indices.dtype}; accepted are class indices: int or LongTensor")
+    if indices.dim() > 1:
+        raise ValueError(f"target has shape {tuple(indices.shape)}; accepted are an int or one class for each picture")
+    return indices.long().reshape(-1)
+
+
 def _one_per_row(target, rows, device):
-    target = torch.as_tensor(target, device=device).clone()      # autograd keeps no tensor of inference_mode's
-    if target.is_floating_point() or target.is_complex() or target.dtype == torch.bool:
-        raise ValueError(f"target holds {target.dtype}; accepted are class indices: int or LongTensor")
-    if target.dim() == 0:
-        target = target.expand(rows)
-    if target.shape != (rows,):
-        raise ValueError(f"target has shape {tuple(target.shape)}; {rows} pictures need an int or shape ({rows},)")
-    return target.long()
+    indices = class_indices(target).to(device)
+    if len(indices) == 1 and torch.as_tensor(target).dim() == 0:
+        return indices.expand(rows)
+    if len(indices) != rows:
+        raise ValueError(f"target has shape {tuple(indices.shape)}; {rows} pictures need an int or shape ({rows},)")
+    return indices
 
 
 def same_layout(values, x):

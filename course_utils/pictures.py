@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from .images import as_picture
+from .memory import return_memory
 
 SEQUENTIAL = "inferno"
 SIGNED = "RdBu_r"
@@ -156,6 +157,7 @@ def show(*pictures, alt, titles=None, columns=None, width=None):
         width = width or min(480, 1000 // in_a_row)
         data, kind = _smaller(image_grid(pictures, columns=columns, titles=titles, width=width))
     display(DisplayedImage(data=data, format=kind, alt=alt))
+    return_memory()      # what made the pictures is done
 
 
 def _png(figure):

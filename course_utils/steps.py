@@ -1,8 +1,11 @@
 """What every image-making technique yields."""
 
+from collections import deque
 from typing import NamedTuple
 
 import torch
+
+from .memory import return_memory
 
 
 class Step(NamedTuple):
@@ -15,3 +18,15 @@ class Step(NamedTuple):
     number: int
     objective: torch.Tensor
     image: torch.Tensor
+
+
+def last_step(steps):
+    """The last `Step` of a generator; no other is kept, where a list would hold dozens of pictures.
+
+    Raises ValueError for a generator that yields nothing.
+    """
+    kept = deque(steps, maxlen=1)
+    if not kept:
+        raise ValueError("there is no last step: the generator yielded none")
+    return_memory()
+    return kept[0]

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from toys import Toy, network, raising, state_of, toy_pictures
 
-from course_utils import count_passes, evaluation_mode, last_spatial_layer, layer_names, record, relu_rule
+from course_utils import count_passes, evaluation_mode, last_spatial_layer, layer_names, record, relu_rule, run_to
 from course_utils.hooks import spatial_layers
 from course_utils.models import class_score
 
@@ -501,3 +501,32 @@ def test_a_network_that_was_changed_is_probed_anew():
     assert last_spatial_layer(model) == "1"
     model.insert(2, nn.Conv2d(4, 4, 3))
     assert last_spatial_layer(model) == "2"
+
+
+def test_the_last_spatial_layer_depends_on_the_size_of_the_picture():
+    model = network("resnet18")
+    small, large = torch.zeros(1, 3, 32, 32), torch.zeros(1, 3, 224, 224)
+    assert [last_spatial_layer(model, x) for x in (small, large, small)] == ["layer3", "layer4", "layer3"]
+
+
+def test_a_part_that_was_exchanged_is_looked_at_anew():
+    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 2)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), *head)
+    assert last_spatial_layer(model) == "1"
+    model[1] = nn.AdaptiveMaxPool2d(1)
+    assert last_spatial_layer(model) == "0"
+
+
+def test_a_transformer_has_no_spatial_features():
+    with torch.device("meta"):
+        model = load_without_weights("vit_b_16")
+    with pytest.raises(ValueError, match="VisionTransformer is a transformer: after 'conv_proj'"):
+        last_spatial_layer(model)
+
+
+def test_run_to_spares_the_picture_of_an_in_place_first_layer():
+    model, x = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(3, 2, 3)), picture().requires_grad_()
+    before = x.detach().clone()
+    with evaluation_mode(model):
+        run_to(model, x, "1")["1"].sum().backward()
+    assert torch.equal(x, before) and x.grad is not None

@@ -363,10 +363,19 @@ def test_a_network_of_ones_own_has_numbered_classes():
     assert {p.name for p in predict(Toy(), toy_pictures(), k=3)} == {"class 0", "class 1", "class 2"}
 
 
-@pytest.mark.parametrize("k", [0, 1001])
+@pytest.mark.parametrize("k", [0, -1, 2.5])
 def test_predict_refuses_a_number_that_there_is_not(k):
-    with pytest.raises(ValueError, match=f"k={k}: the network has 1000 classes"):
+    with pytest.raises(ValueError, match=f"k={k}: accepted is a whole number from 1; the network has 1000 classes"):
         predict(network("squeezenet1_1"), pictures(), k=k)
+
+
+def test_predict_gives_all_classes_where_there_are_fewer_than_k():
+    assert predict(Toy(), toy_pictures()) == predict(Toy(), toy_pictures(), k=3)
+
+
+def test_a_device_that_cannot_be_used():
+    with pytest.raises(ValueError, match="device='nonsense' cannot be used here"):
+        load_model(device="nonsense")
 
 
 WRONG_INPUTS = {
@@ -375,6 +384,7 @@ WRONG_INPUTS = {
     "one channel": (torch.zeros(1, 1, 64, 64), r"\(1, 1, 64, 64\)"),
     "no picture": (torch.zeros(0, 3, 64, 64), r"\(0, 3, 64, 64\)"),
     "8 bits": (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), "torch.uint8.*float"),
+    "another precision": (torch.zeros(1, 3, 64, 64).double(), "x is torch.float64, the model torch.float32"),
     "another device": (torch.zeros(1, 3, 64, 64, device="meta"), "x is on meta, the model on cpu"),
 }
 

@@ -40,7 +40,7 @@ def test_one_line_says_what_the_notebook_runs_on(monkeypatch, capsys):
     monkeypatch.setenv("CPU_LIMIT", "1")
     assert environment.setup(7) == torch.device("cpu")
     line, = capsys.readouterr().out.splitlines()
-    assert line.startswith("seed 7 · cpu · 1 CPU threads · torch ")
+    assert line.startswith("seed 7 · cpu · 1 CPU thread · torch ")
     assert line.endswith(f"torchvision {torchvision.__version__.split('+')[0]}")
     assert torch.get_num_threads() == 1
 
