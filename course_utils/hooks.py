@@ -119,6 +119,17 @@ def record(model, *layers):
         yield recording
 
 
+def forward(model, x):
+    """The network's output for x, which an in-place first layer spares. Raises ValueError for too small a picture."""
+    try:
+        return model(x.clone())
+    except RuntimeError as error:
+        if "too small" in str(error) or "Kernel size can't be greater" in str(error):
+            size = "×".join(map(str, x.shape[2:]))
+            raise ValueError(f"pictures of {size} are too small for this {type(model).__name__}: {error}") from error
+        raise
+
+
 class _Reached(Exception):
     """Everything that was asked for is recorded: the rest of the network need not run."""
 
@@ -138,8 +149,7 @@ def run_to(model, x, *layers):
         for name in names:
             stack.callback(model.get_submodule(name).register_forward_hook(stop).remove)
         with contextlib.suppress(_Reached):
-            # A clone, so that an in-place first layer spares x; what was just computed may be overwritten.
-            model(x.clone() if x.is_leaf else x)
+            forward(model, x)
     return recording
 
 
@@ -166,18 +176,34 @@ def relu_rule(model, rule):
     kept apart and nothing is overwritten. The forward pass is unchanged. Nested blocks: the inner rule
     counts. Other activations, and ReLUs called as functions, keep their own backward rule.
 
-    Raises ValueError for a network without a ReLU module.
+    Raises ValueError for a network without a ReLU module, and in a forward pass whose gradient meets none.
     """
     relus = [module for module in model.modules() if isinstance(module, nn.ReLU)]
     if not relus:
         raise ValueError(_why_no_relu(model))
+    met = []      # the ReLUs of a forward pass that the gradient will come through
+
+    def ruled(input):
+        met.append(input.requires_grad)
+        return _RuledReLU.apply(input, rule)
+
+    def check(module, inputs, output):
+        if isinstance(output, torch.Tensor) and output.requires_grad and met and not any(met):
+            raise ValueError(
+                f"the gradient of this {type(model).__name__} comes through none of its {len(relus)} nn.ReLU "
+                "modules: the rule would change nothing"
+            )
+        met.clear()
+
     with _locks.setdefault(model, threading.RLock()):
         before = [(relu, relu.__dict__.get("forward")) for relu in relus]
+        handle = model.register_forward_hook(check)
         try:
             for relu in relus:
-                relu.forward = lambda f: _RuledReLU.apply(f, rule)
+                relu.forward = ruled
             yield model
         finally:
+            handle.remove()
             for relu, forward in before:
                 relu.__dict__.pop("forward", None)
                 if forward is not None:
@@ -283,7 +309,7 @@ def _probe(model, x):
             if name:
                 hook = lambda module, inputs, output, name=name: calls.append((name, module, output))
                 stack.callback(module.register_forward_hook(hook).remove)
-        model(x[:1].clone())      # a clone, so that an in-place first layer spares x
+        forward(model, x[:1])
     return calls
 
 

@@ -13,7 +13,7 @@ import torch
 import torchvision
 from torchvision.models import get_model, get_model_weights, list_models
 
-from .hooks import evaluation_mode
+from .hooks import evaluation_mode, forward
 
 BUNDLED = "squeezenet1_1"
 _BUNDLED_FILE = Path(__file__).parent / "weights" / f"{BUNDLED}.pth"
@@ -191,7 +191,7 @@ def predict(model, x, k=5):
     """
     check_input(model, x)
     with evaluation_mode(model), torch.inference_mode():
-        probabilities = check_scores(model(x.clone())).softmax(dim=1).cpu()
+        probabilities = check_scores(forward(model, x)).softmax(dim=1).cpu()
     classes = probabilities.shape[1]
     if not isinstance(k, int) or k < 1:
         raise ValueError(f"k={k}: accepted is a whole number from 1; the network has {classes} classes")
@@ -237,7 +237,7 @@ def class_score(model, x, target=None):
     `evaluation_mode`. Raises ValueError and IndexError as `check_input` and `targets_of` do.
     """
     check_input(model, x)
-    scores = check_scores(model(x.clone()))      # a clone, so that an in-place first layer spares x
+    scores = check_scores(forward(model, x))
     return scores.gather(1, targets_of(scores, target)[:, None])[:, 0]
 
 
@@ -250,7 +250,7 @@ def resolve_targets(model, x, target=None):
     check_input(model, x)
     if target is None:
         with evaluation_mode(model), torch.no_grad():
-            return check_scores(model(x.clone())).argmax(dim=1)
+            return check_scores(forward(model, x)).argmax(dim=1)
     return _one_per_row(target, len(x), x.device)
 
 

@@ -530,3 +530,36 @@ def test_run_to_spares_the_picture_of_an_in_place_first_layer():
     with evaluation_mode(model):
         run_to(model, x, "1")["1"].sum().backward()
     assert torch.equal(x, before) and x.grad is not None
+
+
+class Bypassed(nn.Module):
+    """As in Swin version 2: the only ReLU works on something else than the picture."""
+
+    def __init__(self):
+        super().__init__()
+        self.relu, self.conv = nn.ReLU(), nn.Conv2d(3, 2, 1)
+
+    def forward(self, x):
+        return self.conv(x).mean(dim=(2, 3)) + self.relu(torch.ones(2))
+
+
+def test_a_rule_that_would_change_nothing_is_refused():
+    model, x = Bypassed(), picture().requires_grad_()
+    before = state_of(model)
+    with pytest.raises(ValueError, match="through none of its 1 nn.ReLU modules"):
+        with evaluation_mode(model), relu_rule(model, GUIDED):
+            model(x)
+    assert state_of(model) == before
+    with evaluation_mode(model), relu_rule(model, GUIDED), torch.no_grad():
+        model(x)      # nobody asks for a gradient
+
+
+def test_a_relu_may_be_called_by_keyword():
+    class Keyword(Bypassed):
+        def forward(self, x):
+            return self.relu(input=self.conv(x)).mean(dim=(2, 3))
+
+    model, x = Keyword(), picture().requires_grad_()
+    with evaluation_mode(model), relu_rule(model, DECONVNET):
+        model(x).sum().backward()
+    assert x.grad.abs().max() > 0

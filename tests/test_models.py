@@ -22,6 +22,7 @@ from course_utils import (
     load_model,
     models,
     predict,
+    run_to,
     targets_of,
 )
 from course_utils.models import cached_file, check_input, published_weights, resolve_targets, same_layout
@@ -468,3 +469,13 @@ def test_values_take_the_layout_of_x(layout):
         found = same_layout(values, x)
         assert found.is_contiguous(memory_format=layout)
         torch.testing.assert_close(found, values, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("call", [
+    lambda model, x: predict(model, x), lambda model, x: class_score(model, x, 3),
+    lambda model, x: run_to(model, x, "features.12"),
+], ids=["predict", "class_score", "run_to"])
+@pytest.mark.parametrize("side", [2, 12])
+def test_too_small_a_picture_is_told(call, side):
+    with pytest.raises(ValueError, match=f"pictures of {side}×{side} are too small for this SqueezeNet"):
+        call(network("squeezenet1_1"), torch.zeros(1, 3, side, side))
