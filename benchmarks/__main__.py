@@ -22,7 +22,8 @@ a row were called in turns.
 - **our memory**: the most that our call held above the network and the picture, in MB.
 - **largest difference**: between our map and Captum's on the same network, as a fraction of the maximum. Captum's
   NoiseTunnel was given our noise. A dash: Captum does not have the method.
-- For the techniques that make images, **bare** is one step's transformations, forward pass and backward pass.
+- For the techniques that make images, **bare** is one step's transformations, and the forward and backward pass of its
+  objective: of the network as far as it is needed, and for the inversion of the two regularizers.
 """
 
 

@@ -6,19 +6,21 @@ import itertools
 import torch
 
 from benchmarks.measure import median_times, peak_memory
-from course_utils import hooks, load_model, preprocess, run_to, sample_image, to_input
+from course_utils import hooks, load_model, preprocess, run_to, sample_image, to_image, to_input
 from course_utils.techniques import (
     before_relu,
     deep_dream,
     fourier_coefficients,
     fourier_picture,
+    generate_class_image,
     invert_representation,
+    jitter,
     random_transform,
     visualize_filter,
 )
 
 HEADER = ("technique", "pictures", "ours", "bare", "ours / bare", "steps a second", "our memory")
-STEPS = 10      # in one measurement, so that the start of a run counts for little
+STEPS = 30      # in one measurement, so that the start of a run counts for little
 
 
 def rows(name, device):
@@ -35,27 +37,49 @@ def contenders(model, device):
     """(technique, batch, our run of some steps, one bare step) for each technique."""
     x = preprocess(sample_image("red_panda"), model)
     wide = preprocess(sample_image("horses"), model, size=640)
-    channels, layer = [0, 8, 16, 24, 32, 40], "features.12"
+    photograph = to_image(wide, model)
+    channels, classes, layer = [0, 8, 16, 24, 32, 40], [56, 235, 130, 72, 963], "features.12"
 
-    waves = fourier_coefficients((len(channels), 3, 128, 128), device=device).requires_grad_()
-    transform = random_transform()
+    def in_waves(rows, side, transform, *layers):
+        """One bare step on waves: paint, transform, one pass to the layers and back."""
+        waves = fourier_coefficients((rows, 3, side, side), device=device).requires_grad_()
 
-    def filters():
-        seen = to_input(transform(fourier_picture(waves, (128, 128))), model)
-        with hooks.record(model, *before_relu(model, layer)) as activations:
-            model(seen)
-        torch.autograd.grad(sum(A.sum() for A in activations.values()), waves)
+        def step():
+            seen = to_input(transform(fourier_picture(waves, (side, side))), model)
+            with hooks.record(model, *layers) as activations:
+                model(seen)
+            torch.autograd.grad(sum(A.sum() for A in activations.values()), waves)
+        return step
 
-    def to_layer(x):
-        x = x.clone(memory_format=torch.preserve_format).requires_grad_()
-        torch.autograd.grad(run_to(model, x, "features.7")["features.7"].square().sum(), x)
+    def strength(x):
+        return run_to(model, x, "features.7")["features.7"].square().sum()
+
+    def inversion():
+        image = x.clone(memory_format=torch.preserve_format).requires_grad_()
+        torch.autograd.grad(strength(image) + alpha_norm(image) + total_variation(image), image)
+
+    def dream():
+        image = photograph.clone(memory_format=torch.preserve_format).requires_grad_()
+        torch.autograd.grad(strength(to_input(jitter(image, (7, -5)), model)), image)
+
+    def alpha_norm(x):
+        return x.pow(6).mean()
+
+    def total_variation(x):
+        here = x[:, :, :-1, :-1]
+        return ((x[:, :, 1:, :-1] - here).square() + (x[:, :, :-1, 1:] - here).square()).mean()
 
     yield ("visualize_filter", len(channels),
-           lambda: run(visualize_filter(model, layer, channels, steps=STEPS, size=128)), filters)
+           lambda: run(visualize_filter(model, layer, channels, steps=STEPS, size=128)),
+           in_waves(len(channels), 128, random_transform(), *before_relu(model, layer)))
+    yield ("generate_class_image", len(classes),
+           lambda: run(generate_class_image(model, classes, steps=STEPS)),
+           in_waves(len(classes), 224, random_transform(shift=32, angle=15, zoom=0.3), "classifier.1"))
     yield ("invert_representation", 1,
-           lambda: run(invert_representation(model, x, "features.7", steps=STEPS)), lambda: to_layer(x))
+           lambda: run(invert_representation(model, x, "features.7", steps=STEPS)),
+           inversion)
     yield ("deep_dream", 1,
-           lambda: run(deep_dream(model, wide, "features.7", octaves=1, steps=STEPS)), lambda: to_layer(wide))
+           lambda: run(deep_dream(model, wide, "features.7", octaves=1, steps=STEPS)), dream)
 
 
 def run(steps):

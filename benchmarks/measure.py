@@ -1,6 +1,5 @@
 """Time and memory of functions, measured side by side."""
 
-import ctypes
 import gc
 import platform
 import statistics
@@ -8,6 +7,8 @@ import time
 from pathlib import Path
 
 import torch
+
+from course_utils.memory import return_memory
 
 
 def median_times(functions, device, seconds=1.0, fewest=3):
@@ -52,7 +53,7 @@ def peak_memory(function, device):
         return (torch.cuda.max_memory_allocated() - before) / 2**20
     if platform.system() != "Linux" or device.type != "cpu":
         return None
-    ctypes.CDLL("libc.so.6").malloc_trim(0)      # give back what earlier calls freed, or it would hide new use
+    return_memory()      # give back what earlier calls freed, or it would hide new use
     Path("/proc/self/clear_refs").write_text("5")      # start the high-water mark anew
     before = _status("VmRSS")
     function()
