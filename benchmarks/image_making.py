@@ -6,7 +6,7 @@ import itertools
 import torch
 
 from benchmarks.measure import median_times, peak_memory
-from course_utils import hooks, load_model, preprocess, run_to, sample_image, to_image, to_input
+from course_utils import load_model, preprocess, run_to, sample_image, to_image, to_input
 from course_utils.techniques import (
     before_relu,
     deep_dream,
@@ -46,8 +46,7 @@ def contenders(model, device):
 
         def step():
             seen = to_input(transform(fourier_picture(waves, (side, side))), model)
-            with hooks.record(model, *layers) as activations:
-                model(seen)
+            activations = run_to(model, seen, *layers)
             torch.autograd.grad(sum(A.sum() for A in activations.values()), waves)
         return step
 
