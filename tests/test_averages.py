@@ -24,11 +24,6 @@ from course_utils.techniques import (
 )
 
 
-@pytest.fixture(scope="module")
-def squeezenet():
-    return network("squeezenet1_1", "pretrained")
-
-
 def score(model, x, target):
     with evaluation_mode(model), torch.no_grad():
         return class_score(model, x, target)

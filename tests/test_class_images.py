@@ -23,29 +23,24 @@ from course_utils.techniques import (
 CLASSES = [56, 235, 130, 72, 963]      # king snake, German shepherd, flamingo, spider, pizza
 
 
-@pytest.fixture
-def model():
-    return network("squeezenet1_1", "pretrained")
-
-
 def pictures(rows=1, side=64):
     return torch.randn(rows, 3, side, side, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("target", [5, [5, 6, 7]])
-def test_evidence_looks_before_the_last_relu(model, target):
+def test_evidence_looks_before_the_last_relu(squeezenet, target):
     x = pictures(3)
-    with evaluation_mode(model):
-        maps = model.classifier[1](model.features(x))
-        evidence = class_evidence(model, x, target)
+    with evaluation_mode(squeezenet):
+        maps = squeezenet.classifier[1](squeezenet.features(x))
+        evidence = class_evidence(squeezenet, x, target)
     torch.testing.assert_close(evidence, maps.mean(dim=(2, 3))[range(3), target], atol=1e-4, rtol=1e-4)
 
 
-def test_a_dead_class_has_evidence_with_a_gradient(model):
+def test_a_dead_class_has_evidence_with_a_gradient(squeezenet):
     x = torch.zeros(1, 3, 64, 64, requires_grad=True)
-    with evaluation_mode(model):
-        dead = (model(x)[0] == 0).nonzero()[0].item()
-        (gradient,) = torch.autograd.grad(class_evidence(model, x, dead).sum(), x)
+    with evaluation_mode(squeezenet):
+        dead = (squeezenet(x)[0] == 0).nonzero()[0].item()
+        (gradient,) = torch.autograd.grad(class_evidence(squeezenet, x, dead).sum(), x)
     assert gradient.abs().max() > 0
 
 
@@ -91,9 +86,9 @@ def test_clips_keep_the_largest():
     assert both(values, gradient, 2)[0, 0].tolist() == [[0, -8], [0, -6]]
 
 
-def test_penalty_and_decay_make_the_picture_weaker(model):
+def test_penalty_and_decay_make_the_picture_weaker(squeezenet):
     def energy(**options):
-        last = list(generate_class_image(model, 130, steps=12, size=80, shift=0, angle=0, zoom=0, rate=0.05,
+        last = list(generate_class_image(squeezenet, 130, steps=12, size=80, shift=0, angle=0, zoom=0, rate=0.05,
                                          parameterization=pixel_parameterization, **options))[-1]
         return to_input(last.image).square().mean()
 
@@ -109,22 +104,22 @@ def test_a_class_comes_out_alone_as_in_a_batch():
 
 
 @pytest.mark.parametrize("target", [-1, 1000, [3, 1000]])
-def test_a_class_that_is_not_there(model, target):
+def test_a_class_that_is_not_there(squeezenet, target):
     with pytest.raises(IndexError, match="0 to 999"):
-        next(generate_class_image(model, target, size=64))
+        next(generate_class_image(squeezenet, target, size=64))
 
 
 @pytest.mark.parametrize("target", [1.5, "flamingo"])
-def test_what_is_no_class(model, target):
+def test_what_is_no_class(squeezenet, target):
     with pytest.raises(ValueError, match="accepted are class indices"):
-        next(generate_class_image(model, target, size=64))
+        next(generate_class_image(squeezenet, target, size=64))
 
 
-def test_class_images_are_recognized_from_their_files(model, tmp_path):
+def test_class_images_are_recognized_from_their_files(squeezenet, tmp_path):
     """By the network that they were made for, after 8-bit rounding and PNG; the recipe comes along."""
-    step = last_step(generate_class_image(model, CLASSES, seed=1))
+    step = last_step(generate_class_image(squeezenet, CLASSES, seed=1))
     for image, c in zip(step.image, CLASSES, strict=True):
         path = save_image(image, tmp_path / f"{c}.png", {"class": c, "seed": 1})
         assert json.loads(Image.open(path).text["recipe"]) == {"class": c, "seed": 1}
-        best = predict(model, preprocess(load_image(path), model, size=224), k=1)[0]
+        best = predict(squeezenet, preprocess(load_image(path), squeezenet, size=224), k=1)[0]
         assert best.index == c and best.probability > 0.9, best

@@ -21,11 +21,6 @@ from course_utils.techniques import (
 )
 
 
-@pytest.fixture(scope="module")
-def squeezenet():
-    return network("squeezenet1_1", "pretrained")
-
-
 @pytest.fixture
 def image():
     return 0.05 + 0.9 * torch.rand(2, 3, 12, 15, generator=torch.Generator().manual_seed(0))

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from toys import network, raising, state_of
 
-from course_utils import Step, count_passes, preprocess, sample_image
+from course_utils import Step, count_passes, last_step, preprocess, sample_image
 from course_utils.techniques import deep_dream, generate_class_image, invert_representation, visualize_filter
 
 # Two pictures of 64 by 72 or 64 by 64 pixels, in few steps.
@@ -29,18 +29,13 @@ def photographs():
     return torch.cat([preprocess(sample_image(name), model)[:, :, 60:124, 60:132] for name in ("red_panda", "crab")])
 
 
-@pytest.fixture
-def model():
-    return network("squeezenet1_1", "pretrained")
-
-
 @pytest.fixture(params=MAKERS)
 def name(request):
     return request.param
 
 
-def test_steps_are_numbered_detached_and_of_the_final_size(model, name):
-    steps = list(MAKERS[name](model, "features.6", rate=1.0))
+def test_steps_are_numbered_detached_and_of_the_final_size(squeezenet, name):
+    steps = list(MAKERS[name](squeezenet, "features.6", rate=1.0))
     assert [step.number for step in steps] == [1, 2, 3, 4]
     for step in steps:
         assert isinstance(step, Step)
@@ -50,14 +45,15 @@ def test_steps_are_numbered_detached_and_of_the_final_size(model, name):
         assert 0 <= step.image.min() and step.image.max() <= 1
 
 
-def test_every_row_gets_better(model, name):
-    first, *_, last = MAKERS[name](model, "features.6", steps=12)
+def test_every_row_gets_better(squeezenet, name):
+    first, *_, last = MAKERS[name](squeezenet, "features.6", steps=12)
     gain = (first.objective - last.objective) * (1 if name in FALLING else -1)
     assert (gain > 0).all()
 
 
-def test_the_seed_decides(model, name):
-    first, same, other = (list(MAKERS[name](model, "features.6", seed=seed, **moving(name)))[-1] for seed in (0, 0, 1))
+def test_the_seed_decides(squeezenet, name):
+    first, same, other = (last_step(MAKERS[name](squeezenet, "features.6", seed=seed, **moving(name)))
+                          for seed in (0, 0, 1))
     torch.testing.assert_close(first.image, same.image, atol=1e-4, rtol=0)
     assert (first.image - other.image).abs().mean() > 1e-3
 
@@ -91,9 +87,9 @@ def test_however_it_ends_the_model_is_as_it_was(name, end):
         model.eval()
 
 
-def test_closed_early_no_further_pass_is_made(model, name):
-    with count_passes(model.features[0]) as passes:
-        steps = MAKERS[name](model, "features.6", steps=100)
+def test_closed_early_no_further_pass_is_made(squeezenet, name):
+    with count_passes(squeezenet.features[0]) as passes:
+        steps = MAKERS[name](squeezenet, "features.6", steps=100)
         next(steps)
         seen = passes.forward
         steps.close()
@@ -114,18 +110,18 @@ def test_other_networks(name, network_name, layer):
 
 
 @pytest.mark.parametrize("depth", [3, 7, 12])
-def test_hooks_and_truncation_give_the_same_picture(model, depth):
-    short = nn.Sequential(*model.features[:depth + 1])
-    whole = list(visualize_filter(model, f"features.{depth}", [5, 9], steps=8, size=80))[-1]
+def test_hooks_and_truncation_give_the_same_picture(squeezenet, depth):
+    short = nn.Sequential(*squeezenet.features[:depth + 1])
+    whole = list(visualize_filter(squeezenet, f"features.{depth}", [5, 9], steps=8, size=80))[-1]
     cut = list(visualize_filter(short, str(depth), [5, 9], steps=8, size=80))[-1]
     torch.testing.assert_close(whole.image, cut.image, atol=1e-3, rtol=0)
     torch.testing.assert_close(whole.objective, cut.objective, atol=1e-2, rtol=1e-3)
 
 
 @pytest.mark.parametrize("index", [5, torch.tensor(5), torch.tensor([5]).numpy()[0]], ids=["int", "tensor", "NumPy"])
-def test_one_filter_or_class_may_be_any_kind_of_integer(model, index):
-    for make in (visualize_filter(model, "features.6", index, steps=1, size=64),
-                 generate_class_image(model, index, steps=1, size=64)):
+def test_one_filter_or_class_may_be_any_kind_of_integer(squeezenet, index):
+    for make in (visualize_filter(squeezenet, "features.6", index, steps=1, size=64),
+                 generate_class_image(squeezenet, index, steps=1, size=64)):
         assert next(make).image.shape == (1, 3, 64, 64)
 
 

@@ -2,15 +2,9 @@
 
 import pytest
 import torch
-from toys import network
 
 from course_utils import evaluation_mode, preprocess, run_to, sample_image, to_input
 from course_utils.techniques import alpha_norm, data_term, inversion_terms, invert_representation, total_variation
-
-
-@pytest.fixture(scope="module")
-def squeezenet():
-    return network("squeezenet1_1", "pretrained")
 
 
 def test_terms_are_what_the_hand_finds():
