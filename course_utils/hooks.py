@@ -274,13 +274,13 @@ def last_spatial_layer(model, x=None):
     """
     size = None if x is None else tuple(x.shape[2:])
     structure = tuple((name, id(module)) for name, module in model.named_modules())
-    known = _spatial_layers.setdefault(model, {})
-    if known.get("structure") != structure:
-        known.clear()
-        known["structure"] = structure
-    if size not in known:
-        known[size] = _find_last_spatial_layer(model, x)
-    return known[size]
+    before, found = _spatial_layers.get(model, (None, None))
+    if before != structure:      # a model not seen yet, or a part of it was exchanged
+        found = {}
+        _spatial_layers[model] = structure, found
+    if size not in found:
+        found[size] = _find_last_spatial_layer(model, x)
+    return found[size]
 
 
 def spatial_layers(model, x=None):
