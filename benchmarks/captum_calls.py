@@ -20,11 +20,17 @@ def vanilla_gradient(model, x, target, batch_size=None):
 
 
 def without_inplace(model):
-    """A copy that Captum's backward hooks accept: they refuse ReLUs that work in place."""
+    """A copy that Captum's backward hooks accept: they refuse ReLUs that work in place, and know no ReLU6.
+
+    A ReLU6 becomes what it is by definition, the ReLU of min(f, 6): Captum's rule then acts on that ReLU.
+    """
     model = copy.deepcopy(model)
-    for module in model.modules():
-        if isinstance(module, nn.ReLU):
-            module.inplace = False
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.ReLU6):
+                setattr(module, name, nn.Sequential(nn.Hardtanh(-torch.inf, 6), nn.ReLU()))
+            elif isinstance(child, nn.ReLU):
+                child.inplace = False
     return model
 
 

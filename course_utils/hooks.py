@@ -6,6 +6,7 @@ it ends in an exception or an interrupt.
 
 import contextlib
 import difflib
+import functools
 import threading
 import weakref
 from collections import Counter
@@ -154,38 +155,41 @@ def run_to(model, x, *layers):
 
 
 class _RuledReLU(torch.autograd.Function):
-    """A ReLU whose backward pass is `rule(f, R)`."""
+    """A ReLU whose backward pass is `rule(f, R)`; with a ceiling, as ReLU6 has, only where f is below it."""
 
     @staticmethod
-    def forward(ctx, f, rule):
-        ctx.rule = rule
+    def forward(ctx, f, rule, ceiling):
+        ctx.rule, ctx.ceiling = rule, ceiling
         ctx.save_for_backward(f)
-        return f.clamp(min=0)
+        return f.clamp(0, ceiling)
 
     @staticmethod
     def backward(ctx, R):
-        return ctx.rule(ctx.saved_tensors[0], R), None
+        f, = ctx.saved_tensors
+        below = ctx.rule(f, R)
+        return below if ctx.ceiling is None else below * (f < ctx.ceiling), None, None
 
 
 @contextlib.contextmanager
 def relu_rule(model, rule):
-    """Replace the backward rule of every ReLU module by `rule(f, R)` while the block runs.
+    """Replace the backward rule of every ReLU and ReLU6 module by `rule(f, R)` while the block runs.
 
-    f: the ReLU's input; R: the signal from above, of the same shape; the rule returns the signal below.
+    f: the ReLU's input; R: the signal from above, of the same shape; the rule returns the signal below. A ReLU6 is
+    closed from 6 on as well: there the signal below is 0, whatever the rule.
     Acts on each call of a ReLU, so modules that are used several times or in place are safe: the input is
     kept apart and nothing is overwritten. The forward pass is unchanged. Nested blocks: the inner rule
     counts. Other activations, and ReLUs called as functions, keep their own backward rule.
 
     Raises ValueError for a network without a ReLU module, and in a forward pass whose gradient meets none.
     """
-    relus = [module for module in model.modules() if isinstance(module, nn.ReLU)]
+    relus = [module for module in model.modules() if isinstance(module, nn.ReLU | nn.ReLU6)]
     if not relus:
         raise ValueError(_why_no_relu(model))
     met = []      # the ReLUs of a forward pass that the gradient will come through
 
-    def ruled(input):
+    def ruled(ceiling, input):
         met.append(input.requires_grad)
-        return _RuledReLU.apply(input, rule)
+        return _RuledReLU.apply(input, rule, ceiling)
 
     def check(module, inputs, output):
         if isinstance(output, torch.Tensor) and output.requires_grad and met and not any(met):
@@ -200,7 +204,7 @@ def relu_rule(model, rule):
         handle = model.register_forward_hook(check)
         try:
             for relu in relus:
-                relu.forward = ruled
+                relu.forward = functools.partial(ruled, 6 if isinstance(relu, nn.ReLU6) else None)
             yield model
         finally:
             handle.remove()
@@ -382,5 +386,5 @@ def _why_no_relu(model):
         f"{type(model).__name__} has no nn.ReLU module (found: {found}). Guided backprop and the deconvnet change "
         "the backward rule of ReLUs: on another activation they are not defined, and a ReLU called as a function "
         "(torch.relu, F.relu) cannot be reached. Choose a network with ReLU modules, such as squeezenet1_1, "
-        "vgg16 or resnet18, or replace the functional calls by nn.ReLU modules."
+        "efficientnet_lite0 or resnet18, or replace the functional calls by nn.ReLU modules."
     )

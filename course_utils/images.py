@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torchvision.transforms.v2 import functional as F
 
-from .models import BUNDLED, published_weights
+from .models import DEFAULT, published_weights
 
 INPUT_IMAGES = Path(__file__).resolve().parent.parent / "input_images"
 ACCEPTED = "JPEG, PNG, WebP, GIF, BMP or TIFF"
@@ -109,7 +109,7 @@ def sample_images():
 
 
 def _transforms(model):
-    published = getattr(model, "course_weights", None) or published_weights(BUNDLED)
+    published = getattr(model, "course_weights", None) or published_weights(DEFAULT)
     return published.transforms()
 
 

@@ -14,10 +14,12 @@ import torchvision
 from torchvision.models import get_model, get_model_weights, list_models
 
 from .hooks import evaluation_mode, forward
+from .networks import LITE0_WEIGHTS, EfficientNetLite0, fold_batch_norm
 
-BUNDLED = "squeezenet1_1"
-_BUNDLED_FILE = Path(__file__).parent / "weights" / f"{BUNDLED}.pth"
-_CATEGORIES = get_model_weights(BUNDLED).IMAGENET1K_V1.meta["categories"]
+BUNDLED = "squeezenet1_1", "efficientnet_lite0"      # their weights come with the course
+DEFAULT = BUNDLED[0]
+_WEIGHTS = Path(__file__).parent / "weights"
+_CATEGORIES = LITE0_WEIGHTS.meta["categories"]
 # Common names that torchvision's list shortened or replaced.
 _ALIASES = {
     "red panda": 387, "worm snake": 52, "alsatian": 235, "orca": 148, "puma": 286,
@@ -58,17 +60,17 @@ def _usable(device, label):
 
 
 def available_models():
-    """Names of all classification networks that `load_model` accepts, the bundled one first."""
-    names = list_models(module=torchvision.models)
-    return [BUNDLED] + [name for name in names if name != BUNDLED]
+    """Names of all classification networks that `load_model` accepts, the two bundled ones first."""
+    return [*BUNDLED, *(name for name in list_models(module=torchvision.models) if name not in BUNDLED)]
 
 
-def load_model(name=BUNDLED, *, weights="pretrained", device=None):
+def load_model(name=DEFAULT, *, weights="pretrained", device=None):
     """A classification network in evaluation mode, frozen, channels_last, on the best device.
 
-    name: one of `available_models()`. weights: "pretrained" (ImageNet; bundled for squeezenet1_1, fetched
-    once by torchvision for the others) or "random" (drawn from torch's global generator). The bundled
-    weights are a conversion of the original SqueezeNet v1.1, not torchvision's file of that name.
+    name: one of `available_models()`. weights: "pretrained" (ImageNet; bundled for squeezenet1_1 and
+    efficientnet_lite0, fetched once by torchvision for the others) or "random" (drawn from torch's global
+    generator). The bundled weights of squeezenet1_1 are a conversion of the original SqueezeNet v1.1, not
+    torchvision's file of that name. efficientnet_lite0 has its BatchNorm folded into the convolutions.
 
     Raises ValueError for an unknown name, an unknown kind of weights or a device that cannot be used,
     RuntimeError where weights cannot be fetched or a file is corrupt.
@@ -81,22 +83,32 @@ def load_model(name=BUNDLED, *, weights="pretrained", device=None):
     device = best_device() if device is None else _usable(device, f"device={str(device)!r}")
     published = published_weights(name)
     if weights == "random":
-        # GoogLeNet and Inception warn, and initialize slowly, unless they are told which way to do it.
-        options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
-        model = get_model(name, weights=None, **options)
-    elif name == BUNDLED:
-        model = get_model(name, weights=None)
-        model.load_state_dict(_bundled_weights())
+        model = _untrained(name)
+    elif name in BUNDLED:
+        model = _untrained(name)
+        model.load_state_dict(_bundled_weights(name))
     else:
         model = _fetch(name, published)
     model.course_weights = published      # preprocess and predict look here
     model.course_name = f"{name}, {weights} weights"      # what the recipe of a saved picture says
     model.eval().requires_grad_(False)
+    if isinstance(model, EfficientNetLite0):
+        fold_batch_norm(model)
     return model.to(device, memory_format=torch.channels_last)
 
 
+def _untrained(name):
+    if name == "efficientnet_lite0":
+        return EfficientNetLite0()
+    # GoogLeNet and Inception warn, and initialize slowly, unless they are told which way to do it.
+    options = {"init_weights": False} if name in ("googlenet", "inception_v3") else {}
+    return get_model(name, weights=None, **options)
+
+
 def published_weights(name):
-    """torchvision's entry for the ImageNet weights of a network: address, size, transforms, categories."""
+    """The entry for the ImageNet weights of a network, as torchvision has it: address, size, transforms, categories."""
+    if name == "efficientnet_lite0":
+        return LITE0_WEIGHTS
     entries = get_model_weights(name)
     return getattr(entries, "IMAGENET1K_V1", None) or next(iter(entries))
 
@@ -106,15 +118,20 @@ def cached_file(published):
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(published.url).path).name
 
 
-def _bundled_weights():
-    hash_file = _BUNDLED_FILE.with_suffix(".pth.sha256")
+def missing_weights(name):
+    """Whether the weights of a network must be fetched first: they are neither bundled nor in torchvision's cache."""
+    return name not in BUNDLED and not cached_file(published_weights(name)).is_file()
+
+
+def _bundled_weights(name):
+    weights_file, hash_file = _WEIGHTS / f"{name}.pth", _WEIGHTS / f"{name}.pth.sha256"
     repair = "restore it with `git checkout course_utils/weights` or install the course again"
-    for file in (_BUNDLED_FILE, hash_file):
+    for file in (weights_file, hash_file):
         if not file.is_file():
             raise RuntimeError(f"the bundled weights are missing: no {file}; {repair}")
-    if hashlib.sha256(_BUNDLED_FILE.read_bytes()).hexdigest() != hash_file.read_text().split()[0]:
-        raise RuntimeError(f"the bundled weights are corrupt (SHA-256 differs): {_BUNDLED_FILE}; {repair}")
-    return torch.load(_BUNDLED_FILE, map_location="cpu", weights_only=True)
+    if hashlib.sha256(weights_file.read_bytes()).hexdigest() != hash_file.read_text().split()[0]:
+        raise RuntimeError(f"the bundled weights are corrupt (SHA-256 differs): {weights_file}; {repair}")
+    return torch.load(weights_file, map_location="cpu", weights_only=True)
 
 
 def _fetch(name, published):
@@ -153,9 +170,7 @@ def _check_cached(file):
 
 
 def _models_that_work_now():
-    return [BUNDLED] + [
-        name for name in available_models()[1:] if cached_file(published_weights(name)).is_file()
-    ]
+    return [name for name in available_models() if not missing_weights(name)]
 
 
 def class_name(index):

@@ -9,6 +9,7 @@ from torch import nn
 from toys import Toy, network, raising, state_of, toy_pictures
 
 from course_utils import last_spatial_layer, layer_names, preprocess, sample_image, techniques
+from course_utils.models import BUNDLED
 
 # Every technique that explains a network's answer, as `call(f, model, x, target)`. Where it takes many passes, a few.
 CALLS = {
@@ -22,7 +23,7 @@ CALLS = {
     "guided_grad_cam": lambda f, model, x, target: f(model, x, target),
     # By probability, because no map is then zero: an increase may be negative for every channel.
     "score_cam": lambda f, model, x, target: f(model, x, target, weights="probability", channels=3, batch_size=2),
-    "layer_activation_gradient": lambda f, model, x, target: f(model, x, last_spatial_layer(model, x), 1),
+    "layer_activation_gradient": lambda f, model, x, target: f(model, x, last_spatial_layer(model, x), 2),
 }
 AT_A_LAYER = {"grad_cam", "score_cam"}                                                   # maps of a layer's resolution
 WITHOUT_TARGET = {"layer_activation_gradient"}
@@ -281,8 +282,9 @@ def test_a_dead_network_and_a_constant_picture_give_zeros_and_no_nan(name):
 
 
 @every_technique
-def test_a_row_of_photographs_is_what_the_photograph_alone_gives(name):
-    model = network("squeezenet1_1", "pretrained")
+@pytest.mark.parametrize("network_name", BUNDLED)
+def test_a_row_of_photographs_is_what_the_photograph_alone_gives(name, network_name):
+    model = network(network_name, "pretrained")
     x = preprocess([sample_image(image) for image in ("red_panda", "kingfisher")], model)
     batch = attribution(name, model, x)
     for i in range(2):
@@ -450,8 +452,9 @@ both = pytest.mark.parametrize("name", ["vanilla_gradient", "grad_cam"])
 
 @both
 @pytest.mark.parametrize("photograph, target", [("red_panda", 387), ("cat_dog", 281), ("macaw", 88)])
-def test_maps_of_photographs_equal_captums(name, photograph, target):
-    model = network("squeezenet1_1", "pretrained")
+@pytest.mark.parametrize("network_name", BUNDLED)
+def test_maps_of_photographs_equal_captums(name, network_name, photograph, target):
+    model = network(network_name, "pretrained")
     x = preprocess(sample_image(photograph), model)
     assert model(x)[0, target] > 0            # a live class
     assert_equals_captum(name, model, x, target)

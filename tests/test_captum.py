@@ -7,7 +7,10 @@ from toys import network
 from benchmarks import captum_calls
 from course_utils import last_spatial_layer, preprocess, sample_image, techniques
 
-NETWORKS = [("squeezenet1_1", "pretrained"), ("alexnet", "random"), ("vgg16", "random"), ("resnet18", "random")]
+NETWORKS = [
+    ("squeezenet1_1", "pretrained"), ("efficientnet_lite0", "pretrained"), ("alexnet", "random"), ("vgg16", "random"),
+    ("resnet18", "random"),
+]
 TECHNIQUES = [
     "guided_backprop", "deconvnet", "smooth_grad", "integrated_gradients", "grad_times_image", "guided_grad_cam",
 ]
@@ -15,7 +18,16 @@ TECHNIQUES = [
 
 def size_of(technique, name):
     """Networks without a fixed grid get a small picture where the 50 passes would take long."""
-    return 64 if technique in ("smooth_grad", "integrated_gradients") and name in ("vgg16", "resnet18") else 224
+    slow = name in ("efficientnet_lite0", "vgg16", "resnet18")
+    return 64 if technique in ("smooth_grad", "integrated_gradients") and slow else 224
+
+
+def test_the_copy_for_captum_is_the_same_network():
+    model = network("efficientnet_lite0", "pretrained")
+    copy, x = captum_calls.without_inplace(model), picture(model, 224)
+    assert sum(isinstance(module, torch.nn.ReLU) for module in copy.modules()) == 33
+    with torch.no_grad():
+        torch.testing.assert_close(copy(x), model(x), rtol=0, atol=1e-5)
 
 
 def picture(model, size):

@@ -8,7 +8,16 @@ import torch
 from torch import nn
 from toys import Toy, network, raising, state_of, toy_pictures
 
-from course_utils import count_passes, evaluation_mode, last_spatial_layer, layer_names, record, relu_rule, run_to
+from course_utils import (
+    count_passes,
+    evaluation_mode,
+    last_spatial_layer,
+    layer_names,
+    load_model,
+    record,
+    relu_rule,
+    run_to,
+)
 from course_utils.hooks import spatial_layers
 from course_utils.models import class_score
 
@@ -189,9 +198,25 @@ def test_the_three_rules_on_a_network_computed_by_hand(rule, expected, inplace):
     torch.testing.assert_close(found, torch.tensor([expected]))
 
 
-@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1"])
-def test_the_ordinary_rule_gives_the_ordinary_gradient(name):
-    model, x = network(name), picture()
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("rule", [BACKPROP, GUIDED, DECONVNET], ids=["backprop", "guided", "deconvnet"])
+def test_relu6_is_closed_below_0_as_the_rule_says_and_from_6_on_whatever_it_says(rule, inplace):
+    f = torch.tensor([-1.0, 0.0, 2.0, 5.9, 6.0, 7.0])
+    for R in (torch.full((6,), 3.0), torch.full((6,), -3.0)):
+        x = f.clone().requires_grad_()
+        model = nn.Sequential(nn.Identity(), nn.ReLU6(inplace))
+        with relu_rule(model, rule):
+            output = model(1 * x)
+            found, = torch.autograd.grad(output, x, R)
+        torch.testing.assert_close(output, f.clamp(0, 6))
+        torch.testing.assert_close(found, rule(f, R) * (f < 6))
+
+
+@pytest.mark.parametrize("name, weights", [
+    ("resnet18", "random"), ("squeezenet1_1", "random"), ("efficientnet_lite0", "pretrained"),
+])
+def test_the_ordinary_rule_gives_the_ordinary_gradient(name, weights):
+    model, x = network(name, weights), picture()
     expected = gradient(model, x)
     with relu_rule(model, BACKPROP):
         found = gradient(model, x)
@@ -237,7 +262,7 @@ def test_a_relus_own_forward_comes_back():
     assert model[1].forward is own and "forward" not in vars(model[3])
 
 
-@pytest.mark.parametrize("name, found", [("googlenet", "no activation modules"), ("mobilenet_v2", r"\d+ ReLU6")])
+@pytest.mark.parametrize("name, found", [("googlenet", "no activation modules"), ("efficientnet_b0", r"\d+ SiLU")])
 def test_a_network_without_relu_modules_is_refused_in_words(name, found):
     model = network(name)
     before = state_of(model)
@@ -422,21 +447,29 @@ LAST_SPATIAL_LAYER = {
     "squeezenet1_1": "features.12", "alexnet": "features.11", "vgg16": "features.29", "vgg19": "features.35",
     "resnet18": "layer4", "resnet50": "layer4", "densenet121": "features", "googlenet": "inception5b",
     "mobilenet_v2": "features.18", "efficientnet_b0": "features.8", "convnext_tiny": "features.7",
+    "efficientnet_lite0": "features.17",
 }
 
 
 @pytest.mark.parametrize("name, expected", LAST_SPATIAL_LAYER.items())
-def test_the_last_spatial_layer_of_torchvisions_networks(name, expected):
-    with torch.device("meta"):      # shapes without numbers: where the layer is does not depend on the weights
-        model = load_without_weights(name)
+def test_the_last_spatial_layer_of_known_networks(name, expected):
+    model = without_numbers(name)
     before = state_of(model)
     assert last_spatial_layer(model) == expected
     assert state_of(model) == before
 
 
-def load_without_weights(name):
-    from torchvision.models import get_model
-    return get_model(name, weights=None, **({"init_weights": False} if name == "googlenet" else {}))
+def without_numbers(name):
+    """A network of shapes only, on the device `meta`: where its layers are does not depend on the weights."""
+    with torch.device("meta"):
+        return load_model(name, weights="random", device="meta")
+
+
+def test_the_last_spatial_layer_of_lite0_as_it_is_loaded_has_7_by_7_cells():
+    model, x = network("efficientnet_lite0", "pretrained"), torch.zeros(1, 3, 224, 224)
+    assert last_spatial_layer(model) == "features.17"
+    with evaluation_mode(model):
+        assert run_to(model, x, "features.17").spatial("features.17").shape == (1, 1280, 7, 7)
 
 
 def test_the_last_spatial_layer_is_found_with_real_numbers_and_in_training_mode():
@@ -481,8 +514,7 @@ def test_spatial_layers_are_those_called_once_with_several_positions():
 
 @pytest.mark.parametrize("name", ["alexnet", "resnet18"])
 def test_the_last_spatial_layer_of_a_wrapped_network(name):
-    with torch.device("meta"):
-        model = nn.Sequential(Normalize(), load_without_weights(name))
+    model = nn.Sequential(Normalize(), without_numbers(name))
     assert last_spatial_layer(model) == f"1.{LAST_SPATIAL_LAYER[name]}"
 
 
@@ -518,8 +550,7 @@ def test_a_part_that_was_exchanged_is_looked_at_anew():
 
 
 def test_a_transformer_has_no_spatial_features():
-    with torch.device("meta"):
-        model = load_without_weights("vit_b_16")
+    model = without_numbers("vit_b_16")
     with pytest.raises(ValueError, match="VisionTransformer is a transformer: after 'conv_proj'"):
         last_spatial_layer(model)
 

@@ -25,11 +25,19 @@ from course_utils import (
     run_to,
     targets_of,
 )
-from course_utils.models import cached_file, check_input, published_weights, resolve_targets, same_layout
+from course_utils.models import (
+    BUNDLED,
+    cached_file,
+    check_input,
+    missing_weights,
+    published_weights,
+    resolve_targets,
+    same_layout,
+)
 
 SMALL = "squeezenet1_0"      # a network whose weights are not bundled, small enough to write to disk in a test
 
-# The bundled network ------------------------------------------------------------------------------------------
+# The bundled networks -----------------------------------------------------------------------------------------
 
 
 def test_the_default_network_is_ready_for_the_course():
@@ -41,11 +49,18 @@ def test_the_default_network_is_ready_for_the_course():
     assert model.course_weights is published_weights("squeezenet1_1")
 
 
-def test_the_bundled_network_needs_neither_a_network_nor_a_cache(monkeypatch, tmp_path):
+every_bundled = pytest.mark.parametrize("name", BUNDLED)
+
+
+@every_bundled
+def test_a_bundled_network_needs_neither_a_network_nor_a_cache(monkeypatch, tmp_path, name):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "empty"))
     monkeypatch.setattr(torch.hub, "urlopen", no_network)
-    load_model("squeezenet1_1", device="cpu")
-    assert not (tmp_path / "empty").exists()
+    model = load_model(name, device="cpu")
+    assert not any(module.training for module in model.modules())
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert model.course_weights is published_weights(name)
+    assert not missing_weights(name) and not (tmp_path / "empty").exists()
 
 
 def test_random_weights_come_from_the_seed():
@@ -59,28 +74,31 @@ def test_random_weights_come_from_the_seed():
 
 
 @pytest.fixture
-def bundled_copy(monkeypatch, tmp_path):
-    file = tmp_path / models._BUNDLED_FILE.name
-    for original in (models._BUNDLED_FILE, models._BUNDLED_FILE.with_suffix(".pth.sha256")):
-        shutil.copy(original, tmp_path)
-    monkeypatch.setattr(models, "_BUNDLED_FILE", file)
-    load_model(device="cpu")
-    return file
+def copied_weights(monkeypatch, tmp_path):
+    """A copy of the folder with the bundled weights, from which they are loaded."""
+    folder = shutil.copytree(models._WEIGHTS, tmp_path / "weights")
+    monkeypatch.setattr(models, "_WEIGHTS", folder)
+    for name in BUNDLED:
+        load_model(name, device="cpu")
+    return folder
 
 
-def test_a_corrupt_bundled_file_is_detected(bundled_copy):
-    content = bytearray(bundled_copy.read_bytes())
+@every_bundled
+def test_a_corrupt_bundled_file_is_detected(copied_weights, name):
+    file = copied_weights / f"{name}.pth"
+    content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 1
-    bundled_copy.write_bytes(content)
-    with pytest.raises(RuntimeError, match="corrupt.*squeezenet1_1.pth.*git checkout"):
-        load_model(device="cpu")
+    file.write_bytes(content)
+    with pytest.raises(RuntimeError, match=f"corrupt.*{name}.pth.*git checkout"):
+        load_model(name, device="cpu")
 
 
+@every_bundled
 @pytest.mark.parametrize("suffix", [".pth", ".pth.sha256"])
-def test_a_missing_bundled_file_is_said(bundled_copy, suffix):
-    bundled_copy.with_suffix(suffix).unlink()
-    with pytest.raises(RuntimeError, match=rf"missing.*squeezenet1_1{suffix};.*git checkout"):
-        load_model(device="cpu")
+def test_a_missing_bundled_file_is_said(copied_weights, name, suffix):
+    (copied_weights / f"{name}{suffix}").unlink()
+    with pytest.raises(RuntimeError, match=rf"missing.*{name}{suffix};.*git checkout"):
+        load_model(name, device="cpu")
 
 
 # Weights that are fetched -------------------------------------------------------------------------------------
@@ -191,7 +209,7 @@ def test_without_a_network_the_error_says_what_to_do(cache, small_weights):
     message = str(error.value)
     assert f"http://127.0.0.1:9/{small_weights[0].name}" in message
     assert str(cache) in message
-    assert "works now without one: squeezenet1_1, and any model with weights='random'" in message
+    assert "works now without one: squeezenet1_1, efficientnet_lite0, and any model with weights='random'" in message
     assert list(cache.iterdir()) == []
 
 
@@ -205,7 +223,7 @@ def test_without_a_name_server_too(cache, monkeypatch):
 def test_models_that_were_fetched_before_are_among_those_that_work(cache, small_weights, monkeypatch):
     shutil.copy(small_weights[0], cache)
     monkeypatch.setattr(torch.hub, "urlopen", no_network)
-    with pytest.raises(RuntimeError, match=f"works now without one: squeezenet1_1, {SMALL}, and any"):
+    with pytest.raises(RuntimeError, match=f"works now without one: {', '.join(BUNDLED)}, {SMALL}, and any"):
         load_model("alexnet", device="cpu")
 
 
@@ -248,18 +266,21 @@ def test_an_error_in_the_midst_of_a_download_leaves_nothing(server, cache, monke
 def test_an_unknown_model_is_answered_with_the_nearest():
     with pytest.raises(ValueError, match="no model 'vgg61'.*'vgg16'"):
         load_model("vgg61")
+    with pytest.raises(ValueError, match="no model 'efficientnet_lite'.*'efficientnet_lite0'"):
+        load_model("efficientnet_lite")
     with pytest.raises(ValueError, match="weights='imagenet'.*'pretrained' and 'random'"):
         load_model(weights="imagenet")
 
 
-def test_the_bundled_model_is_the_first_of_all_classifiers():
+def test_the_bundled_models_are_the_first_of_all_classifiers():
     names = available_models()
-    assert names[0] == "squeezenet1_1" and len(names) == len(set(names))
+    assert names[:2] == ["squeezenet1_1", "efficientnet_lite0"] and len(names) == len(set(names))
     assert {"alexnet", "vgg16", "vgg19", "resnet18", "googlenet", "densenet121"} <= set(names)
     assert not any("rcnn" in name or name.startswith(("quantized", "deeplab", "raft")) for name in names)
     for name in names:
-        assert cached_file(published_weights(name)).suffix == ".pth"
-        assert published_weights(name).transforms().mean
+        published = published_weights(name)
+        assert published.transforms().mean and published.meta["categories"] and published.meta["_file_size"] > 1
+        assert name in BUNDLED or cached_file(published).suffix == ".pth"
 
 
 # Devices ------------------------------------------------------------------------------------------------------

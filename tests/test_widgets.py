@@ -599,7 +599,7 @@ def test_the_layer_picker_follows_the_model_picker(model):
 
 def test_the_model_picker_loads_pretrained_and_random_networks():
     picker = model_picker()
-    assert list(picker.menu.options[:4]) == ["squeezenet1_1", "alexnet", "vgg16", "vgg19"]
+    assert list(picker.menu.options[:5]) == ["squeezenet1_1", "efficientnet_lite0", "alexnet", "vgg16", "vgg19"]
     assert "resnet18" in picker.menu.options and len(set(picker.menu.options)) == len(picker.menu.options)
     pretrained = picker.value
     picker.weights.value = "random"
@@ -609,6 +609,14 @@ def test_the_model_picker_loads_pretrained_and_random_networks():
     picker.menu.value = "resnet18"
     picker.wait(SECONDS)
     assert type(picker.value).__name__ == "ResNet" and not picker.value.training
+
+
+def test_the_second_bundled_network_is_loaded_at_once(empty_cache):
+    picker = model_picker()
+    picker.menu.value = "efficientnet_lite0"
+    picker.wait(SECONDS)
+    assert type(picker.value).__name__ == "EfficientNetLite0" and picker.message == ""
+    assert picker.text == "efficientnet_lite0, pretrained weights"
 
 
 @pytest.fixture

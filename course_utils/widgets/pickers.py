@@ -14,7 +14,17 @@ from torch import nn
 
 from ..hooks import last_spatial_layer, layer_name, spatial_layers
 from ..images import ACCEPTED, as_picture, load_image, sample_image, sample_images
-from ..models import BUNDLED, available_models, cached_file, class_name, find_class, load_model, published_weights
+from ..models import (
+    BUNDLED,
+    DEFAULT,
+    available_models,
+    cached_file,
+    class_name,
+    find_class,
+    load_model,
+    missing_weights,
+    published_weights,
+)
 from ..pictures import heatmap, overlay
 from .panel import Line, in_words
 
@@ -183,7 +193,7 @@ class LayerPicker(Picker):
             self._line.say(in_words(error), error=True)
 
 
-def model_picker(name=BUNDLED, weights="pretrained", *, label="model"):
+def model_picker(name=DEFAULT, weights="pretrained", *, label="model"):
     """A menu of all classification networks, pretrained or random; `value` is the loaded network.
 
     Weights that must be fetched are fetched only after a click, and their size is said before.
@@ -195,7 +205,7 @@ class ModelPicker(Picker):
     """What `model_picker` returns: `menu`, `weights` and `fetch`, the button, are its parts."""
 
     def __init__(self, name, weights, label):
-        first = [BUNDLED, "alexnet", "vgg16", "vgg19"]
+        first = [*BUNDLED, "alexnet", "vgg16", "vgg19"]
         others = [other for other in available_models() if other not in first]
         value = load_model(name, weights=weights)
         self.menu = widgets.Dropdown(options=[*first, *others], value=name, description=label)
@@ -224,9 +234,8 @@ class ModelPicker(Picker):
     def _chosen(self, change):
         self._thread = None      # what is being loaded is not wanted any more
         name, weights = self.menu.value, self.weights.value
-        published = published_weights(name)
-        size = published.meta["_file_size"]
-        absent = weights == "pretrained" and name != BUNDLED and not cached_file(published).is_file()
+        size = published_weights(name).meta["_file_size"]
+        absent = weights == "pretrained" and missing_weights(name)
         # The file's tensors, the network, its copy in another memory layout, and what a picture needs.
         needed, free = 4 * size, available_memory() / 2**20
         warnings = []
