@@ -158,17 +158,17 @@ def _mean_and_std(x, model):
             for values in (transforms.mean, transforms.std)]
 
 
-def to_image(x, model=None):
+def to_image(x, model):
     """What the network sees, back to pixel values: float tensor of the same shape, in [0, 1].
 
-    x: `(N, 3, H, W)` or `(3, H, W)`, normalized as the model's weights ask (without a model: ImageNet's
-    mean and standard deviation). Values outside what pixels can hold are clipped.
+    x: `(N, 3, H, W)` or `(3, H, W)`, normalized as the model's weights ask, a network of your own as
+    ImageNet's usual ones. Values outside what pixels can hold are clipped.
     """
     mean, std = _mean_and_std(x, model)
     return (x * std + mean).clamp(0, 1)
 
 
-def to_input(image, model=None):
+def to_input(image, model):
     """Pixel values in [0, 1] to what the network sees: the inverse of `to_image`, in the autograd graph.
 
     image: float tensor `(N, 3, H, W)` or `(3, H, W)`; the result has the same shape, and the precision of
@@ -176,7 +176,7 @@ def to_input(image, model=None):
     """
     mean, std = _mean_and_std(image, model)
     x = (image - mean) / std
-    return x if model is None else x.to(next(model.parameters(), x).dtype)
+    return x.to(next(model.parameters(), x).dtype)
 
 
 def as_picture(image):

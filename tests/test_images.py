@@ -178,7 +178,7 @@ def test_one_pixel():
     assert_pixels(image, [[[0, 255, 0]]])
     x = preprocess(image, network("squeezenet1_1"))
     assert x.shape == (1, 3, 224, 224)
-    torch.testing.assert_close(to_image(x)[0, :, 100, 100], torch.tensor([0.0, 1.0, 0.0]))
+    torch.testing.assert_close(to_image(x, network("squeezenet1_1"))[0, :, 100, 100], torch.tensor([0.0, 1.0, 0.0]))
 
 
 @pytest.mark.parametrize("size", [(10_000, 10), (10, 10_000)])
@@ -323,8 +323,8 @@ def test_with_a_size_the_whole_picture_is_kept(given, size, expected):
 
 def test_a_size_that_the_picture_has_changes_nothing():
     image = noise(40, 60)
-    x = preprocess(image, network("squeezenet1_1"), size=60)
-    assert_pixels(as_picture(to_image(x)), image)
+    model = network("squeezenet1_1")
+    assert_pixels(as_picture(to_image(preprocess(image, model, size=60), model)), image)
 
 
 @pytest.mark.parametrize("size", [0, -5])
@@ -336,23 +336,29 @@ def test_a_size_below_one_is_refused(size):
 # Inputs to pictures -------------------------------------------------------------------------------------------
 
 
+def own_network():
+    """A network that says nothing of the inputs it wants."""
+    return torch.nn.Conv2d(3, 1, 1)
+
+
 @pytest.mark.parametrize("shape", [(2, 3, 20, 31), (3, 31, 20)])
 def test_to_image_and_to_input_are_inverses(shape):
     pixels = torch.rand(shape, generator=torch.Generator().manual_seed(0))
-    x = to_input(pixels)
+    model = own_network()
+    x = to_input(pixels, model)
     assert x.shape == shape
-    torch.testing.assert_close(to_image(x), pixels, rtol=0, atol=1e-6)
-    torch.testing.assert_close(to_input(to_image(x)), x, rtol=0, atol=1e-5)
+    torch.testing.assert_close(to_image(x, model), pixels, rtol=0, atol=1e-6)
+    torch.testing.assert_close(to_input(to_image(x, model), model), x, rtol=0, atol=1e-5)
 
 
 def test_black_and_white_are_where_imagenets_mean_puts_them():
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    torch.testing.assert_close(to_input(torch.zeros(3, 1, 1))[:, 0, 0], -mean / std)
-    torch.testing.assert_close(to_input(torch.ones(3, 1, 1))[:, 0, 0], (1 - mean) / std)
+    torch.testing.assert_close(to_input(torch.zeros(3, 1, 1), own_network())[:, 0, 0], -mean / std)
+    torch.testing.assert_close(to_input(torch.ones(3, 1, 1), own_network())[:, 0, 0], (1 - mean) / std)
 
 
 def test_the_models_own_mean_and_deviation_are_used():
-    model = torch.nn.Conv2d(3, 1, 1)
+    model = own_network()
     own = SimpleNamespace(mean=[0.5, 0.5, 0.5], std=[0.5, 0.25, 0.5])
     model.course_weights = SimpleNamespace(transforms=lambda: own)
     x = to_input(torch.ones(1, 3, 2, 2), model)
@@ -361,13 +367,13 @@ def test_the_models_own_mean_and_deviation_are_used():
 
 
 def test_to_image_clips_what_pixels_cannot_hold():
-    image = to_image(torch.tensor([-100.0, 100.0]).expand(1, 3, 1, 2))
+    image = to_image(torch.tensor([-100.0, 100.0]).expand(1, 3, 1, 2), own_network())
     assert image[0, :, 0].tolist() == [[0, 1]] * 3
 
 
 def test_to_input_is_differentiable():
     pixels = torch.rand(1, 3, 4, 6, requires_grad=True)
-    gradient, = torch.autograd.grad(to_input(pixels).sum(), pixels)
+    gradient, = torch.autograd.grad(to_input(pixels, own_network()).sum(), pixels)
     expected = (1 / torch.tensor([0.229, 0.224, 0.225]))[:, None, None].expand(3, 4, 6)
     torch.testing.assert_close(gradient[0], expected)
 
