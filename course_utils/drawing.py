@@ -11,7 +11,7 @@ from IPython.display import display
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
-from .images import as_picture
+from .images import as_array, as_picture
 from .steps import return_memory
 
 SEQUENTIAL = "inferno"
@@ -30,10 +30,7 @@ def normalize_map(values, *, signed=False, percentile=100):
     """
     if not 0 <= percentile <= 100:
         raise ValueError(f"percentile={percentile}: accepted is 0 to 100")
-    values = values.detach().float().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
-    values = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
-    while values.ndim > 2 and values.shape[0] == 1:
-        values = values[0]
+    values = np.nan_to_num(as_array(values).astype(np.float64), posinf=0.0, neginf=0.0)
     if signed:
         return 0.5 + 0.5 * _divide(values, np.percentile(np.abs(values), percentile), np.abs(values).max()).clip(-1, 1)
     values = values - min(values.min(), 0)
@@ -87,12 +84,10 @@ def _same_aspect(grid, size):
 
 
 def _as_map(values):
-    values = torch.as_tensor(np.array(values) if isinstance(values, np.ndarray) else values).detach().float().cpu()
-    while values.dim() > 2 and values.shape[0] == 1:
-        values = values[0]
-    if values.dim() not in (2, 3) or (values.dim() == 3 and values.shape[0] != 3) or 0 in values.shape:
-        raise ValueError(f"no map of shape {tuple(values.shape)}; accepted are (H, W), (1, H, W) and (3, H, W)")
-    return values
+    values = as_array(values)
+    if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[0] != 3) or 0 in values.shape:
+        raise ValueError(f"no map of shape {values.shape}; accepted are (H, W), (1, H, W) and (3, H, W)")
+    return torch.from_numpy(values.astype(np.float32))
 
 
 def _resize(values, size):
