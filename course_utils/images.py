@@ -226,8 +226,8 @@ def as_picture(image):
     """An upright RGB `PIL.Image` from a picture, a tensor or an array; this is where values become 8 bits.
 
     Accepted: a `PIL.Image`, read as `load_image` does; `(3, H, W)`, `(1, 3, H, W)`, `(H, W, 3)` or `(H, W)`,
-    floats in [0, 1], booleans or uint8. Floats beyond that by up to a half, as enlarging makes them, are
-    clipped. Raises ValueError for others, for another shape and for other integers.
+    floats in [0, 1], booleans or uint8. Floats beyond that by up to a quarter, as enlarging makes them,
+    are clipped. Raises ValueError for others, for another shape and for other integers.
     """
     if isinstance(image, Image.Image):
         return load_image(image)
