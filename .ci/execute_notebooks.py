@@ -29,6 +29,7 @@ from notebook_rules import (
     sources_hash,
     tags,
 )
+from technique_stubs import write_stubs
 
 CELL_TIMEOUT = 600      # seconds
 
@@ -122,6 +123,7 @@ def main():
         except ValueError as error:
             failed += 1
             print(f"{name} is left as it was: {error}", file=sys.stderr, flush=True)
+    write_stubs()
     sys.exit(f"{failed} failed." if failed else 0)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from course_utils.memory import return_memory
+from course_utils.steps import return_memory
 
 
 def median_times(functions, device, seconds=1.0, fewest=3):

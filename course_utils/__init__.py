@@ -1,5 +1,6 @@
 """Support package of the course: hooks, models, pictures and controls. The techniques are in the notebooks."""
 
+from .drawing import heatmap, image_grid, normalize_map, overlay, show
 from .environment import setup
 from .hooks import count_passes, evaluation_mode, last_spatial_layer, layer_names, record, relu_rule, run_to
 from .images import (
@@ -26,7 +27,6 @@ from .models import (
     same_layout,
     targets_of,
 )
-from .pictures import heatmap, image_grid, normalize_map, overlay, show
 from .progress import progress
 from .steps import Step, last_step
 from .widgets import class_picker, drawing_picker, explore, image_picker, layer_picker, model_picker, play

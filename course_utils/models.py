@@ -89,7 +89,7 @@ def load_model(name=DEFAULT, *, weights="pretrained", device=None):
         model.load_state_dict(_bundled_weights(name))
     else:
         model = _fetch(name, published)
-    model.course_weights = published      # preprocess and predict look here
+    model.course_weights = published      # preprocess looks here
     model.course_name = f"{name}, {weights} weights"      # what the recipe of a saved picture says
     model.eval().requires_grad_(False)
     if isinstance(model, EfficientNetLite0):
@@ -173,11 +173,14 @@ def _models_that_work_now():
     return [name for name in available_models() if not missing_weights(name)]
 
 
-def class_name(index):
-    """The ImageNet name of a class index in 0…999. Raises IndexError outside that range."""
-    if not 0 <= int(index) < len(_CATEGORIES):
-        raise IndexError(f"class {index}: ImageNet's classes are 0 to {len(_CATEGORIES) - 1}")
-    return _CATEGORIES[int(index)]
+def class_name(index, classes=1000):
+    """The ImageNet name of a class; "class 3" where the network has another number of classes than ImageNet.
+
+    Raises IndexError for an index outside 0…classes − 1.
+    """
+    if not 0 <= int(index) < classes:
+        raise IndexError(f"class {index}: the network's classes are 0 to {classes - 1}")
+    return _CATEGORIES[int(index)] if classes == len(_CATEGORIES) else f"class {int(index)}"
 
 
 def find_class(name):
@@ -212,16 +215,10 @@ def predict(model, x, k=5):
         raise ValueError(f"k={k}: accepted is a whole number from 1; the network has {classes} classes")
     top, indices = probabilities.topk(min(k, classes), dim=1)
     rows = [
-        [Prediction(i, _name_of(model, i, classes), p) for i, p in zip(*row, strict=True)]
+        [Prediction(i, class_name(i, classes), p) for i, p in zip(*row, strict=True)]
         for row in zip(indices.tolist(), top.tolist(), strict=True)
     ]
     return rows[0] if len(rows) == 1 else rows
-
-
-def _name_of(model, index, classes):
-    published = getattr(model, "course_weights", None)
-    names = published.meta["categories"] if published else _CATEGORIES
-    return names[index] if len(names) == classes else f"class {index}"
 
 
 def check_input(model, x):

@@ -35,7 +35,11 @@ def __getattr__(name):
 
 
 def __dir__():
-    return sorted(name for notebook in _notebooks() for name in _functions(notebook, "method"))
+    return sorted(["checkers", *_names()])
+
+
+def _names():
+    return [name for notebook in _notebooks() for name in _functions(notebook, "method")]
 
 
 def checkers(number):
@@ -66,7 +70,7 @@ def _up_to_the_one_that_defines(name, notebooks):
              if name in _mentioned(notebook) and name in _functions(notebook, "method")]
     if not found:
         # Not an AttributeError: `from … import` would put other words in its place.
-        raise ImportError(f"no technique {name!r}; the notebooks define {', '.join(__dir__())}")
+        raise ImportError(f"no technique {name!r}; the notebooks define {', '.join(sorted(_names()))}")
     if len(found) > 1:
         files = ", ".join(notebooks[i].path.name for i in found)
         raise ImportError(f"{name!r} is defined by several notebooks: {files}")

@@ -90,7 +90,7 @@ def test_penalty_and_decay_make_the_picture_weaker(squeezenet):
     def energy(**options):
         last = list(generate_class_image(squeezenet, 130, steps=12, size=80, shift=0, angle=0, zoom=0, rate=0.05,
                                          parameterization=pixel_parameterization, **options))[-1]
-        return to_input(last.image).square().mean()
+        return to_input(last.image, squeezenet).square().mean()
 
     plain = energy(decay=0)
     assert energy(decay=0.2) < 0.9 * plain

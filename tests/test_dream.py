@@ -66,16 +66,18 @@ def test_strength_by_hand():
 
 
 def test_rate_is_the_change_of_a_step():
-    pictures = to_input(0.5 + 0.01 * toy_pictures(rows=2, height=24, width=31))
-    start, after = deep_dream(Toy(), pictures, "features.3", octaves=1, steps=2, rate=0.03)
+    toy = Toy()
+    pictures = to_input(0.5 + 0.01 * toy_pictures(rows=2, height=24, width=31), toy)
+    start, after = deep_dream(toy, pictures, "features.3", octaves=1, steps=2, rate=0.03)
     change = (after.image - start.image).square().mean(dim=(1, 2, 3)).sqrt()
     torch.testing.assert_close(change, torch.full_like(change, 0.03))
 
 
 def test_rows_do_not_mix():
-    pictures = to_input(0.5 + 0.1 * toy_pictures(rows=2, height=24, width=31))
-    both = list(deep_dream(Toy(), pictures, "features.3", **SHORT))[-1]
-    second = list(deep_dream(Toy(), pictures[1:], "features.3", **SHORT))[-1]
+    toy = Toy()
+    pictures = to_input(0.5 + 0.1 * toy_pictures(rows=2, height=24, width=31), toy)
+    both = list(deep_dream(toy, pictures, "features.3", **SHORT))[-1]
+    second = list(deep_dream(toy, pictures[1:], "features.3", **SHORT))[-1]
     torch.testing.assert_close(both.image[1:], second.image, atol=1e-6, rtol=0)
     torch.testing.assert_close(both.objective[1:], second.objective)
 
@@ -83,10 +85,10 @@ def test_rows_do_not_mix():
 def test_what_is_silent_dreams_of_nothing():
     toy = Toy()
     toy.features[3].bias.data[2] = -1e6
-    pictures = to_input(0.5 + 0.1 * toy_pictures(height=24, width=31))
+    pictures = to_input(0.5 + 0.1 * toy_pictures(height=24, width=31), toy)
     last = list(deep_dream(toy, pictures, "features.4", 2, **SHORT))[-1]
     assert last.objective.item() == 0
-    torch.testing.assert_close(last.image, to_image(pictures), atol=1e-6, rtol=0)
+    torch.testing.assert_close(last.image, to_image(pictures, toy), atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("channel", [-1, 384, 5000])

@@ -11,10 +11,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
+from torch.nn.functional import interpolate
 from torchvision.models import EfficientNet_B0_Weights, Inception_V3_Weights, ResNet50_Weights, SqueezeNet1_1_Weights
 from torchvision.transforms.functional import normalize, resize, to_tensor
-from toys import network
+from toys import Toy, network
 
 from course_utils import (
     load_image,
@@ -27,6 +28,7 @@ from course_utils import (
     to_input,
 )
 from course_utils.images import as_picture
+from course_utils.techniques import deep_dream
 
 # Two rows of three: no two pixels are alike, and no turn or mirror image is the picture again.
 COLOURS = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[255, 255, 0], [0, 255, 255], [255, 0, 255]]], np.uint8)
@@ -34,6 +36,11 @@ COLOURS = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[255, 255, 0], [0,
 
 def noise(height=40, width=60):
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def own_network():
+    """A network that says nothing of the inputs it wants."""
+    return torch.nn.Conv2d(3, 1, 1)
 
 
 def file_of(image, kind="PNG", **options):
@@ -147,6 +154,43 @@ def test_floats_that_are_no_numbers_or_out_of_range():
     assert_pixels(load_image(file_of(image, "TIFF")), gray([[0, 0, 255, 128]]))
 
 
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32])
+@pytest.mark.parametrize("bits", [1, 8, 10, 12, 14, 16])
+def test_files_are_scaled_by_the_range_that_their_values_show(bits, kind):
+    full = 2**bits - 1
+    values = np.array([[0, full // 2, full]], kind)
+    assert_pixels(load_image(file_of(Image.fromarray(values), "TIFF")), gray((values / full * 255).round()))
+
+
+def test_values_beyond_sixteen_bits_are_scaled_by_the_largest():
+    values = np.array([[-7, 0, 100_000, 200_000]], np.int32)
+    assert_pixels(load_image(file_of(Image.fromarray(values), "TIFF")), gray([[0, 0, 128, 255]]))
+
+
+@pytest.mark.parametrize("scale", [1, 255])
+def test_floats_that_ring_beyond_their_range_are_clipped(scale):
+    values = np.array([[-0.1, 0, 0.5, 1, 1.2]], np.float32) * scale
+    assert_pixels(load_image(file_of(Image.fromarray(values), "TIFF")), gray([[0, 0, 128, 255, 255]]))
+
+
+def test_one_transparent_value_of_sixteen_bits_becomes_white():
+    assert_pixels(load_image(file_of(Image.fromarray(SIXTEEN_BITS), transparency=32768)),
+                  gray([[0, 0, 1, 1, 255, 200, 201, 255]]))
+
+
+def test_every_mode_of_pillow_gives_its_colour():
+    orange = Image.new("RGB", (3, 2), (204, 102, 51))      # a colour of the palette, too
+    srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+    coloured = {mode: orange.convert(mode) for mode in ("RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV", "P")}
+    coloured |= {"RGBa": orange.convert("RGBA").convert("RGBa"), "PA": orange.convert("P").convert("PA"),
+                 "LAB": ImageCms.profileToProfile(orange, srgb, lab, outputMode="LAB")}
+    grays = {"L": orange.convert("L"), "LA": orange.convert("LA"), "La": orange.convert("LA").convert("La")}
+    for mode, picture in (coloured | grays).items():
+        expected = gray(np.asarray(orange.convert("L"))) if mode in grays else np.asarray(orange)
+        assert picture.mode == mode
+        assert_pixels(load_image(picture), expected, within=2)
+
+
 # On which side of the upright picture the first row and the first column of the file lie (the EXIF standard).
 ORIENTATIONS = {
     1: ("top", "left"), 2: ("top", "right"), 3: ("bottom", "right"), 4: ("bottom", "left"),
@@ -178,7 +222,7 @@ def test_one_pixel():
     assert_pixels(image, [[[0, 255, 0]]])
     x = preprocess(image, network("squeezenet1_1"))
     assert x.shape == (1, 3, 224, 224)
-    torch.testing.assert_close(to_image(x)[0, :, 100, 100], torch.tensor([0.0, 1.0, 0.0]))
+    torch.testing.assert_close(to_image(x, network("squeezenet1_1"))[0, :, 100, 100], torch.tensor([0.0, 1.0, 0.0]))
 
 
 @pytest.mark.parametrize("size", [(10_000, 10), (10, 10_000)])
@@ -248,9 +292,16 @@ def test_a_truncated_picture_that_was_opened_but_not_read_yet_is_refused(tmp_pat
         load_image(image)
 
 
-def test_damaged_metadata_are_refused_in_words():
-    with pytest.raises(ValueError, match="damaged or truncated picture"):
-        load_image(file_of(Image.new("RGB", (4, 4)), "WEBP", exif=b"Exif\0\0not a directory of tags"))
+@pytest.mark.filterwarnings("ignore:.*(EXIF|Truncated|Tag data)")
+@pytest.mark.parametrize("exif", [b"", b"II*\0", b"II*\0\xff\xff\xff\xff", b"not a directory of tags",
+                                  b"MM\0*\0\0\0\x08\xff\xff\x01\x12\0\x03\xff\xff\xff\xff"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_a_broken_exif_header_costs_no_picture(kind, exif):
+    options = {"lossless": True} if kind == "WEBP" else {}
+    plain = load_image(file_of(noise(), kind, **options))
+    broken = file_of(noise(), kind, exif=b"Exif\0\0" + exif, **options)
+    assert_pixels(load_image(broken), plain)
+    assert_pixels(load_image(Image.open(io.BytesIO(broken))), plain)
 
 
 @pytest.mark.parametrize("limit", [2399, 1000], ids=["above the limit", "far above the limit"])
@@ -292,10 +343,57 @@ def test_preprocess_equals_the_transforms_of_the_models_weights(name, weights):
 
 
 def test_a_network_of_ones_own_gets_imagenets_transforms_its_dtype_and_device():
-    image, model = noise(), torch.nn.Conv2d(3, 1, 1).double()
+    image, model = noise(), own_network().double()
     expected = SqueezeNet1_1_Weights.IMAGENET1K_V1.transforms()(image)[None]
     torch.testing.assert_close(preprocess(image, model), expected.double(), rtol=0, atol=0)
     assert preprocess(image, model.to("meta")).device.type == "meta"
+
+
+HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+
+
+def test_what_a_network_of_ones_own_was_trained_with_is_said_once():
+    model, image = own_network(), noise(300, 300)
+    expected = Inception_V3_Weights.IMAGENET1K_V1.transforms(**HALF)(image)[None]      # 342 and 299 pixels
+    x = preprocess(image, model, size=(299, 299), **HALF)
+    torch.testing.assert_close(x, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(preprocess(image, model), x, rtol=0, atol=0)
+    torch.testing.assert_close(to_image(x, model), (x + 1) / 2)
+    torch.testing.assert_close(to_input(to_image(x, model), model), x)
+    whole = preprocess(noise(100, 300), model, size=60)
+    assert whole.shape == (1, 3, 20, 60)
+    torch.testing.assert_close(to_input(to_image(whole, model), model), whole)
+    assert preprocess(image, model).shape == x.shape      # a long side is for one call
+    assert preprocess(image, own_network()).shape == (1, 3, 224, 224)      # and no other network is touched
+
+
+def test_a_network_may_have_an_oblong_input():
+    model, image = own_network(), noise(64, 256)
+    x = preprocess(image, model, size=[56, 112], mean=[0, 0, 0], std=torch.ones(3))
+    assert x.shape == (1, 3, 56, 112)
+    by_hand = to_tensor(resize(image, [64, 256]))[:, 4:60, 72:184]
+    torch.testing.assert_close(x[0], by_hand)
+
+
+def test_techniques_take_what_was_said_of_a_network():
+    toy = Toy()
+    x = preprocess(noise(24, 31), toy, size=31, **HALF)
+    first = next(deep_dream(toy, x, "features.3", octaves=1, steps=1))
+    torch.testing.assert_close(first.image, to_tensor(noise(24, 31))[None].double(), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("said, message", [
+    ({"mean": 0.5}, "mean=0.5: accepted are three numbers"), ({"mean": (0.5, 0.5)}, "three numbers"),
+    ({"mean": (123.7, 116.3, 103.5)}, "mean=.*from 0 to 1"), ({"mean": ("a", "b", "c")}, "three numbers"),
+    ({"std": (0.5, 0, 0.5)}, "std=.*three numbers above 0"), ({"std": (1, 1, float("nan"))}, "above 0"),
+    ({"size": (299, 299, 3)}, "size=.*long side in pixels, or"), ({"size": (0, 299)}, "long side"),
+    ({"size": 20.5}, "long side"), ({"size": "299"}, "long side"),
+])
+def test_what_cannot_be_said_of_a_network_is_refused_and_nothing_kept(said, message):
+    model = own_network()
+    with pytest.raises(ValueError, match=message):
+        preprocess(noise(), model, **{**HALF, **said})
+    torch.testing.assert_close(preprocess(noise(), model), preprocess(noise(), own_network()))
 
 
 def test_a_list_of_pictures_makes_a_batch():
@@ -323,8 +421,8 @@ def test_with_a_size_the_whole_picture_is_kept(given, size, expected):
 
 def test_a_size_that_the_picture_has_changes_nothing():
     image = noise(40, 60)
-    x = preprocess(image, network("squeezenet1_1"), size=60)
-    assert_pixels(as_picture(to_image(x)), image)
+    model = network("squeezenet1_1")
+    assert_pixels(as_picture(to_image(preprocess(image, model, size=60), model)), image)
 
 
 @pytest.mark.parametrize("size", [0, -5])
@@ -339,20 +437,21 @@ def test_a_size_below_one_is_refused(size):
 @pytest.mark.parametrize("shape", [(2, 3, 20, 31), (3, 31, 20)])
 def test_to_image_and_to_input_are_inverses(shape):
     pixels = torch.rand(shape, generator=torch.Generator().manual_seed(0))
-    x = to_input(pixels)
+    model = own_network()
+    x = to_input(pixels, model)
     assert x.shape == shape
-    torch.testing.assert_close(to_image(x), pixels, rtol=0, atol=1e-6)
-    torch.testing.assert_close(to_input(to_image(x)), x, rtol=0, atol=1e-5)
+    torch.testing.assert_close(to_image(x, model), pixels, rtol=0, atol=1e-6)
+    torch.testing.assert_close(to_input(to_image(x, model), model), x, rtol=0, atol=1e-5)
 
 
 def test_black_and_white_are_where_imagenets_mean_puts_them():
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
-    torch.testing.assert_close(to_input(torch.zeros(3, 1, 1))[:, 0, 0], -mean / std)
-    torch.testing.assert_close(to_input(torch.ones(3, 1, 1))[:, 0, 0], (1 - mean) / std)
+    torch.testing.assert_close(to_input(torch.zeros(3, 1, 1), own_network())[:, 0, 0], -mean / std)
+    torch.testing.assert_close(to_input(torch.ones(3, 1, 1), own_network())[:, 0, 0], (1 - mean) / std)
 
 
 def test_the_models_own_mean_and_deviation_are_used():
-    model = torch.nn.Conv2d(3, 1, 1)
+    model = own_network()
     own = SimpleNamespace(mean=[0.5, 0.5, 0.5], std=[0.5, 0.25, 0.5])
     model.course_weights = SimpleNamespace(transforms=lambda: own)
     x = to_input(torch.ones(1, 3, 2, 2), model)
@@ -361,13 +460,13 @@ def test_the_models_own_mean_and_deviation_are_used():
 
 
 def test_to_image_clips_what_pixels_cannot_hold():
-    image = to_image(torch.tensor([-100.0, 100.0]).expand(1, 3, 1, 2))
+    image = to_image(torch.tensor([-100.0, 100.0]).expand(1, 3, 1, 2), own_network())
     assert image[0, :, 0].tolist() == [[0, 1]] * 3
 
 
 def test_to_input_is_differentiable():
     pixels = torch.rand(1, 3, 4, 6, requires_grad=True)
-    gradient, = torch.autograd.grad(to_input(pixels).sum(), pixels)
+    gradient, = torch.autograd.grad(to_input(pixels, own_network()).sum(), pixels)
     expected = (1 / torch.tensor([0.229, 0.224, 0.225]))[:, None, None].expand(3, 4, 6)
     torch.testing.assert_close(gradient[0], expected)
 
@@ -381,9 +480,36 @@ def test_every_form_of_a_picture_gives_the_same(image):
     assert_pixels(as_picture(image), noise(4, 6))
 
 
-def test_one_channel_is_gray_and_no_number_is_black():
-    values = torch.tensor([[0.0, 0.5, 2.0, -1.0, float("nan"), float("inf")]])
-    assert np.asarray(as_picture(values)).tolist() == [[0, 128, 255, 0, 0, 255]]
+def test_one_channel_is_gray_no_number_is_black_and_a_little_beyond_is_clipped():
+    values = torch.tensor([[0.0, 0.5, 1.2, -0.2, float("nan"), float("inf")]])
+    assert_pixels(as_picture(values), gray([[0, 128, 255, 0, 0, 255]]))
+
+
+@pytest.mark.parametrize("image", [
+    to_tensor(noise()) * 255, np.asarray(noise()).astype(np.float64), (to_tensor(noise()) - 0.5) / 0.5,
+    to_tensor(noise()) - 0.5,
+    preprocess(sample_image("panda"), network("squeezenet1_1")),
+], ids=["0 to 255", "an array", "around zero", "less the mean", "network input"])
+def test_what_holds_no_pixel_values_is_refused(image):
+    with pytest.raises(ValueError, match=r"from .* to .*: accepted are 0 to 1; .* to_image\(x, model\), .* by 255"):
+        as_picture(image)
+
+
+def test_enlarging_does_not_make_a_picture_unfit():
+    for name in sample_images():
+        values = np.asarray(sample_image(name).convert("L").resize((40, 40)), np.float32) / 255
+        as_picture(Image.fromarray(values).resize((100, 100), Image.Resampling.LANCZOS))
+        as_picture(interpolate(torch.from_numpy(values)[None, None], scale_factor=7.3, mode="bicubic"))
+
+
+def test_a_picture_of_pillows_is_read_as_from_a_file():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = Image.open(io.BytesIO(file_of(Image.fromarray(COLOURS), exif=exif)))
+    transparent = Image.merge("LA", [Image.new("L", (3, 1), 40), Image.fromarray(ALPHA)])
+    for picture in (turned, transparent, Image.fromarray(SIXTEEN_BITS), palette_picture()):
+        assert_pixels(as_picture(picture), load_image(picture))
+    assert as_picture(turned).size == (2, 3)
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 4, 6), (4, 4, 6), (4,), ()])

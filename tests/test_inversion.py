@@ -33,7 +33,7 @@ def test_shallow_layers_are_matched_to_a_fifth(squeezenet, layer):
     assert steps[-1].objective.item() < steps[0].objective.item()
     with evaluation_mode(squeezenet), torch.no_grad():
         phi_0 = run_to(squeezenet, x, layer)[layer]
-        data, _, _ = inversion_terms(squeezenet, to_input(steps[-1].image), layer, phi_0)
+        data, _, _ = inversion_terms(squeezenet, to_input(steps[-1].image, squeezenet), layer, phi_0)
     assert data.item() < 0.2
 
 

@@ -54,7 +54,7 @@ def test_only_imports_and_method_cells_run(course):
     from course_utils.techniques import area, kind
     assert area(2) == pytest.approx(12.566370614)
     assert kind() is Path
-    assert dir(techniques) == ["area", "half", "kind"]
+    assert dir(techniques) == ["area", "checkers", "half", "kind"]
 
 
 def test_a_later_notebook_uses_an_earlier_one(course):
@@ -177,7 +177,7 @@ def test_jupyters_temporaries_and_other_files_are_not_read(course):
     (techniques.NOTEBOOKS / "solutions").mkdir()
     (techniques.NOTEBOOKS / "solutions" / "01_first.ipynb").write_text("{", encoding="utf-8")
     assert techniques.one() == 1
-    assert dir(techniques) == ["one"]
+    assert dir(techniques) == ["checkers", "one"]
 
 
 @pytest.mark.parametrize("content", ["{'cells': def one(", '{"def one(": 1}', "<<<<<<< HEAD def one("])
@@ -209,7 +209,7 @@ def test_checkers_are_one_object_and_no_techniques(course):
     checks = techniques.checkers("06")
     assert checks.check_two(lambda: 2) and not checks.check_two(lambda: 3)
     assert sorted(vars(checks)) == ["check_tau", "check_two"]
-    assert not hasattr(checks, "one") and dir(techniques) == ["one"]
+    assert not hasattr(checks, "one") and dir(techniques) == ["checkers", "one"]
     with pytest.raises(ImportError, match="no technique 'check_two'"):
         techniques.check_two  # noqa: B018
     for number in ("6", "07", ""):

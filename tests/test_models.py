@@ -345,8 +345,11 @@ def test_class_names():
     assert class_name(0) == "tench" and class_name(999) == "toilet tissue"
     assert class_name(torch.tensor(56)) == "king snake"
     for wrong in (-1, 1000):
-        with pytest.raises(IndexError, match=f"class {wrong}: ImageNet's classes are 0 to 999"):
+        with pytest.raises(IndexError, match=f"class {wrong}: the network's classes are 0 to 999"):
             class_name(wrong)
+    assert class_name(3, classes=10) == "class 3"
+    with pytest.raises(IndexError, match="class 10: the network's classes are 0 to 9"):
+        class_name(10, classes=10)
 
 
 # Predictions --------------------------------------------------------------------------------------------------

@@ -555,6 +555,17 @@ def test_an_unknown_class_names_the_nearest_and_changes_nothing(typed, said):
     assert picker.message == "" and picker.value == 56
 
 
+def test_only_imagenets_classes_have_names():
+    picker = class_picker(3, classes=10)
+    assert picker.text == picker.field.value == "class 3" and len(picker.field.options) == 10
+    for typed, value in {"7": 7, "class 4": 4, "": None}.items():
+        picker.field.value = typed
+        assert (picker.value, picker.message) == (value, "")
+    for typed, said in {"10": "0 to 9", "tabby": "10 classes have no names: type a number"}.items():
+        picker.field.value = typed
+        assert said in picker.message and picker.value is None
+
+
 def test_spatial_layers_are_those_with_maps():
     network = resnet18(weights=None)
     names = spatial_layers(network)

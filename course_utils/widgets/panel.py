@@ -203,7 +203,7 @@ def measured(values):
 def encoded(picture):
     """A picture as JPEG bytes: ten times quicker than PNG, and at this quality no loss can be seen."""
     buffer = io.BytesIO()
-    as_picture(picture).convert("RGB").save(buffer, "jpeg", quality=92, subsampling=0)
+    as_picture(picture).save(buffer, "jpeg", quality=92, subsampling=0)
     return buffer.getvalue()
 
 

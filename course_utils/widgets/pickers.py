@@ -12,8 +12,9 @@ import psutil  # comes with ipykernel
 import traitlets
 from torch import nn
 
+from ..drawing import overlay
 from ..hooks import last_spatial_layer, layer_name, spatial_layers
-from ..images import ACCEPTED, as_picture, load_image, sample_image, sample_images
+from ..images import ACCEPTED, load_image, sample_image, sample_images
 from ..models import (
     BUNDLED,
     DEFAULT,
@@ -25,7 +26,6 @@ from ..models import (
     missing_weights,
     published_weights,
 )
-from ..pictures import heatmap, overlay
 from .panel import Line, in_words
 
 
@@ -106,21 +106,23 @@ class ImagePicker(Picker):
         self.upload.value = ()
 
 
-def class_picker(target=None, *, label="class"):
+def class_picker(target=None, *, classes=1000, label="class"):
     """A text field for a class: a name, a part of one, or an index; `value` is an index, or None if empty.
 
     None stands for the network's own top class. Of several classes that match, a menu offers the choice.
+    classes: how many the network has; only ImageNet's thousand have names.
     """
-    return ClassPicker(target, label)
+    return ClassPicker(target, classes, label)
 
 
 class ClassPicker(Picker):
     """What `class_picker` returns: `field` and `menu`, the menu of matches, are its parts."""
 
-    def __init__(self, target, label):
+    def __init__(self, target, classes, label):
+        self._classes = classes
         self.field = widgets.Combobox(
-            options=[_numbered(index) for index in range(1000)], value="" if target is None else _numbered(target),
-            placeholder="the network's top class", description=label, continuous_update=False,
+            options=[self._words(index) for index in range(classes)], description=label, continuous_update=False,
+            value="" if target is None else self._words(target), placeholder="the network's top class",
         )
         self.menu = widgets.Dropdown(description="matches", layout={"display": "none"})
         super().__init__(self.field, self.menu)
@@ -130,32 +132,33 @@ class ClassPicker(Picker):
 
     @property
     def text(self):
-        return "top class" if self.value is None else _numbered(self.value)
+        return self._words(self.value)
+
+    def _words(self, index):
+        if index is None:
+            return "top class"
+        name = class_name(index, self._classes)
+        return name if name.startswith("class ") else f"{index} {name}"
 
     def _typed(self, change):
         try:
-            matches = _matches(change.new.strip())
+            matches = self._matches(change.new.strip())
         except (ValueError, IndexError) as error:
             self._line.say(in_words(error), error=True)
             return
-        self._fill(self.menu, [("top class" if i is None else _numbered(i), i) for i in matches], matches[0])
+        self._fill(self.menu, [(self._words(i), i) for i in matches], matches[0])
         self.menu.layout.display = None if len(matches) > 1 else "none"
         if len(matches) > 1:
             self._line.say(f"{len(matches)} classes match.")
 
-
-def _numbered(index):
-    return f"{index} {class_name(index)}"
-
-
-def _matches(typed):
-    if not typed:
-        return [None]
-    number = re.match(r"\d+\b", typed)
-    if number:
-        class_name(number[0])      # raises IndexError where there is no such class
-        return [int(number[0])]
-    return find_class(typed)
+    def _matches(self, typed):
+        number = re.match(r"(?:class )?(\d+)\b", typed)
+        if number:
+            class_name(number[1], self._classes)      # raises IndexError where there is no such class
+            return [int(number[1])]
+        if typed and self._classes != 1000:
+            raise ValueError(f"the network's {self._classes} classes have no names: type a number")
+        return find_class(typed) if typed else [None]
 
 
 def layer_picker(model, value=None, *, label="layer"):
@@ -339,10 +342,7 @@ class Drawing:
 
     def __call__(self, image, values, signed=False):
         """A map as a `PIL.Image` of the picture's size. image: as for `as_picture`; values: as in `heatmap`."""
-        picture = as_picture(image)
-        how = {"signed": signed, "percentile": self.percentile}
-        if self.style == "overlay":
-            return overlay(picture, values, opacity=self.opacity, **how)
-        if self.style == "colour":
-            return heatmap(values, size=picture.size[::-1], **how)
-        return heatmap(values, size=picture.size[::-1], cmap="gray", **how).convert("L")
+        drawn = overlay(image, values, signed=signed, percentile=self.percentile,
+                        cmap="gray" if self.style == "gray" else None,
+                        opacity=self.opacity if self.style == "overlay" else 1)
+        return drawn.convert("L") if self.style == "gray" else drawn

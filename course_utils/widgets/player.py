@@ -13,8 +13,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import nn
 
+from ..drawing import image_grid
 from ..images import save_animation, save_image
-from ..pictures import image_grid
 from .panel import Panel, button, encoded, in_words, measured, side_by_side
 from .pickers import Picker
 

@@ -11,8 +11,8 @@ from IPython.display import display
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
-from .images import as_picture
-from .memory import return_memory
+from .images import as_array, as_picture
+from .steps import return_memory
 
 SEQUENTIAL = "inferno"
 SIGNED = "RdBu_r"
@@ -30,10 +30,7 @@ def normalize_map(values, *, signed=False, percentile=100):
     """
     if not 0 <= percentile <= 100:
         raise ValueError(f"percentile={percentile}: accepted is 0 to 100")
-    values = values.detach().float().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
-    values = np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
-    while values.ndim > 2 and values.shape[0] == 1:
-        values = values[0]
+    values = np.nan_to_num(as_array(values).astype(np.float64), posinf=0.0, neginf=0.0)
     if signed:
         return 0.5 + 0.5 * _divide(values, np.percentile(np.abs(values), percentile), np.abs(values).max()).clip(-1, 1)
     values = values - min(values.min(), 0)
@@ -64,22 +61,33 @@ def overlay(image, values, *, opacity=0.5, signed=False, cmap=None, percentile=1
     """A map laid over a picture, as a `PIL.Image` of the picture's size.
 
     image: as for `as_picture`; values: as in `heatmap`; opacity in [0, 1]: 0 shows only the picture.
-    Raises ValueError for an opacity outside [0, 1].
+    Raises ValueError for an opacity outside [0, 1], and for a map whose aspect ratio is not the picture's.
     """
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity={opacity}: accepted is 0 to 1")
-    picture = as_picture(image).convert("RGB")
-    colours = heatmap(values, signed=signed, cmap=cmap, percentile=percentile, size=picture.size[::-1])
+    picture = as_picture(image)
+    grid, size = tuple(_as_map(values).shape[-2:]), picture.size[::-1]
+    if not _same_aspect(grid, size):
+        raise ValueError(f"the map is {grid}, the picture {size} (height, width), of another aspect ratio: lay the map "
+                         "over what the network saw, to_image(x, model)")
+    colours = heatmap(values, signed=signed, cmap=cmap, percentile=percentile, size=size)
     return Image.blend(picture, colours, opacity)
 
 
+def _same_aspect(grid, size):
+    """Whether a layer may have a grid of (rows, columns) for a picture of this (height, width)."""
+    (short_side, short), (long_side, long) = sorted(zip(size, grid, strict=True))
+    expected = long * short_side / long_side
+    # A grid is rounded by up to one cell, and convolutions without padding lose up to two cells of both sides.
+    rounding, lost = max(1, short / 10), 2 * (1 - short_side / long_side)
+    return expected - lost - rounding <= short <= expected + rounding
+
+
 def _as_map(values):
-    values = torch.as_tensor(np.array(values) if isinstance(values, np.ndarray) else values).detach().float().cpu()
-    while values.dim() > 2 and values.shape[0] == 1:
-        values = values[0]
-    if values.dim() not in (2, 3) or (values.dim() == 3 and values.shape[0] != 3) or 0 in values.shape:
-        raise ValueError(f"no map of shape {tuple(values.shape)}; accepted are (H, W), (1, H, W) and (3, H, W)")
-    return values
+    values = as_array(values)
+    if values.ndim not in (2, 3) or (values.ndim == 3 and values.shape[0] != 3) or 0 in values.shape:
+        raise ValueError(f"no map of shape {values.shape}; accepted are (H, W), (1, H, W) and (3, H, W)")
+    return torch.from_numpy(values.astype(np.float32))
 
 
 def _resize(values, size):
@@ -95,7 +103,7 @@ def image_grid(images, *, columns=None, titles=None, width=None, gap=6):
     above each, broken into lines where it is too long. width: every picture is scaled to that many pixels.
     Raises ValueError for no picture, or another number of titles.
     """
-    pictures = [as_picture(image).convert("RGB") for image in images]
+    pictures = [as_picture(image) for image in images]
     if not pictures:
         raise ValueError("no pictures given")
     if titles is not None and len(titles) != len(pictures):

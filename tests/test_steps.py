@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from course_utils import Step, last_step, memory
+from course_utils import Step, last_step, steps
 
 
 def resident_megabytes():
@@ -22,7 +22,7 @@ def test_what_was_freed_goes_back_to_the_system():
     pin = blocks[-1]      # the heap cannot shrink past it by itself
     del blocks
     before = resident_megabytes()
-    memory.return_memory()
+    steps.return_memory()
     assert resident_megabytes() < before - 200
     assert len(pin) == 100_000
 
@@ -34,11 +34,11 @@ def test_elsewhere_nothing_happens(monkeypatch, found):
             raise found
         return found
 
-    memory._malloc_trim.cache_clear()
+    steps._malloc_trim.cache_clear()
     monkeypatch.setattr(ctypes, "CDLL", library)
-    memory.return_memory()
+    steps.return_memory()
     monkeypatch.undo()
-    memory._malloc_trim.cache_clear()
+    steps._malloc_trim.cache_clear()
 
 
 def test_the_last_step_is_kept_and_no_other():

@@ -143,8 +143,8 @@ def test_eight_bits_and_floats_agree(options):
     for one, other in ((eight[..., 0], floats[..., 0]), (eight.transpose(2, 0, 1), floats.permute(2, 0, 1))):
         difference = np.asarray(heatmap(one, **options)).astype(int) - np.asarray(heatmap(other, **options))
         assert np.abs(difference).max() <= 1
-    signed = {name: options[name] for name in options if name != "size"}
-    assert overlay(eight, RAMP, **signed) == overlay(floats.permute(2, 0, 1), RAMP, **signed)
+    how, values = {name: options[name] for name in options if name != "size"}, RAMP[:, :15]
+    assert overlay(eight, values, **how) == overlay(floats.permute(2, 0, 1), values, **how)
     assert image_grid([eight, eight]) == image_grid([floats, floats.numpy()])
 
 
@@ -178,18 +178,46 @@ def test_a_map_is_left_as_it_is():
 
 
 def test_an_overlay_has_the_pictures_size_and_lies_between_picture_and_map():
-    picture = Image.fromarray(noise(30, 50))
+    picture = Image.fromarray(noise(25, 50))
     assert overlay(picture, RAMP, opacity=0) == picture
-    assert overlay(picture, RAMP, opacity=1) == heatmap(RAMP, size=(30, 50))
+    assert overlay(picture, RAMP, opacity=1) == heatmap(RAMP, size=(25, 50))
     half = overlay(picture, RAMP, opacity=0.5, cmap="viridis", percentile=90)
-    expected = (np.asarray(picture) / 2 + np.asarray(heatmap(RAMP, size=(30, 50), cmap="viridis", percentile=90)) / 2)
-    assert half.size == (50, 30) and np.abs(np.asarray(half) - expected).max() <= 1
+    expected = (np.asarray(picture) / 2 + np.asarray(heatmap(RAMP, size=(25, 50), cmap="viridis", percentile=90)) / 2)
+    assert half.size == (50, 25) and np.abs(np.asarray(half) - expected).max() <= 1
 
 
 @pytest.mark.parametrize("opacity", [-0.1, 1.1])
 def test_an_opacity_that_there_is_not_is_refused(opacity):
     with pytest.raises(ValueError, match=f"opacity={opacity}: accepted is 0 to 1"):
         overlay(noise(), RAMP, opacity=opacity)
+
+
+@pytest.mark.parametrize("grid, size", [
+    ((7, 7), (224, 224)), ((5, 9), (180, 320)), ((11, 19), (180, 320)), ((9, 5), (320, 180)), ((7, 7), (193, 224)),
+    ((13, 13), (224, 224)), ((3, 13), (150, 450)), ((7, 26), (150, 450)), ((1, 1), (40, 50)), ((67, 100), (427, 640)),
+    ((180, 320), (180, 320)),
+], ids=str)
+def test_a_layers_grid_fits_the_picture_up_to_rounding(grid, size):
+    assert overlay(np.zeros((*size, 3), np.uint8), torch.ones(1, 1, *grid)).size == size[::-1]
+
+
+@pytest.mark.parametrize("grid, size", [
+    ((7, 7), (480, 640)), ((7, 7), (400, 500)), ((13, 13), (427, 640)), ((6, 6), (360, 640)), ((7, 7), (640, 480)),
+    ((224, 224), (240, 320)), ((5, 9), (320, 180)), ((5, 9), (224, 224)),
+], ids=str)
+def test_the_map_of_a_crop_is_not_laid_over_the_whole_picture(grid, size):
+    with pytest.raises(ValueError, match=r"another aspect ratio: lay the map over .* to_image\(x, model\)"):
+        overlay(np.zeros((*size, 3), np.uint8), torch.ones(1, 1, *grid))
+
+
+@pytest.mark.parametrize("opacity", [0, 1])
+def test_a_turned_picture_is_drawn_upright(opacity):
+    exif, file = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6
+    Image.fromarray(noise(20, 40)).save(file, "PNG", exif=exif)
+    picture = Image.open(file)
+    assert overlay(picture, RAMP.T, opacity=opacity).size == (20, 40)
+    assert image_grid([picture]).size == (20, 40)
 
 
 # Grids --------------------------------------------------------------------------------------------------------
@@ -251,7 +279,7 @@ def test_a_grid_of_nothing_or_with_other_titles_is_refused():
 def shown(monkeypatch):
     """What `show` hands to the notebook: a list of (data by kind, metadata by kind), as a kernel would send it."""
     sent = []
-    monkeypatch.setattr("course_utils.pictures.display", lambda figure: sent.append(DisplayFormatter().format(figure)))
+    monkeypatch.setattr("course_utils.drawing.display", lambda figure: sent.append(DisplayFormatter().format(figure)))
     return sent
 
 

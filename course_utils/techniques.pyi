@@ -1,0 +1,537 @@
+"""What the notebooks define; their code is there. Written by `make notebooks`."""
+
+
+def checkers(number):
+    """The exercise checkers of a notebook as one object: `checkers("06").check_…(your_function)`.
+
+    number: the notebook's, as in "06". Raises ImportError where there is no such notebook.
+    """
+
+
+def vanilla_gradient(model, x, target=None):
+    """Gradient of the class score with respect to the picture, `(N, 3, H, W)`, signed.
+
+    x: preprocessed `(N, 3, H, W)`. target: class index, `(N,)` indices, or None for each row's top
+    class. Raises ValueError for a wrong x or target, IndexError for a class that does not exist.
+    Simonyan et al. 2013, section 3: $w = \\partial S_c / \\partial x$.
+    """
+
+
+def saliency_map(gradient):
+    """One value per pixel, `(N, 1, H, W)`: the largest absolute gradient over the colour channels.
+
+    gradient: `(N, 3, H, W)`. Simonyan et al. 2013: $M_{ij} = \\max_{ch} |w_{ch,ij}|$.
+    """
+
+
+def sobel_edges(x):
+    """How fast brightness changes across and down: `(N, 2, H, W)`, signed, without any network.
+
+    x: preprocessed `(N, 3, H, W)`.
+    """
+
+
+def rank_correlation(a, b):
+    """Rank correlation (Spearman's) of two maps, row by row: `(N,)`, between -1 and 1.
+
+    a, b: `(N, …)` of one shape; equal values are ranked in the order in which they stand.
+    """
+
+
+def backprop_rule(f, R):
+    """Pass a signal where the ReLU was open: the gradient.
+
+    f: the ReLU's input; R: the signal from above; both of one shape, like the result.
+    """
+
+
+def deconvnet_rule(f, R):
+    """Pass positive signals, whatever the ReLU did on the way up.
+
+    f: the ReLU's input; R: the signal from above; both of one shape, like the result.
+    Zeiler and Fergus 2014: $R^l = 1[R^{l+1} > 0]\\,R^{l+1}$.
+    """
+
+
+def guided_rule(f, R):
+    """Pass a signal where the ReLU was open and the signal itself is positive.
+
+    f: the ReLU's input; R: the signal from above; both of one shape, like the result.
+    Springenberg et al. 2014: $R^l = 1[f^l > 0]\\,1[R^{l+1} > 0]\\,R^{l+1}$.
+    """
+
+
+def guided_backprop(model, x, target=None):
+    """Guided backpropagation from the class score to the picture: `(N, 3, H, W)`, signed.
+
+    x: preprocessed `(N, 3, H, W)`. target: class index, `(N,)` indices, or None for each row's top
+    class. Raises ValueError for a network without ReLU modules and for a wrong x or target,
+    IndexError for a class that does not exist. Springenberg et al. 2014.
+    """
+
+
+def deconvnet(model, x, target=None):
+    """The deconvnet's signal from the class score to the picture: `(N, 3, H, W)`, signed.
+
+    Arguments and errors as for `guided_backprop`. Zeiler and Fergus 2014; its unpooling with
+    switches is what a max-pool's gradient does anyway.
+    """
+
+
+def positive_saliency(gradient):
+    """What raises the score: max(0, g) divided by its maximum per row, `(N, 3, H, W)` in [0, 1].
+
+    gradient: `(N, 3, H, W)`. A row without a positive value is all zero.
+    """
+
+
+def negative_saliency(gradient):
+    """What lowers the score: max(0, -g) divided by its maximum per row, `(N, 3, H, W)` in [0, 1].
+
+    gradient: `(N, 3, H, W)`. A row without a negative value is all zero.
+    """
+
+
+def noise_batches(shape, n, seed=0, batch_size=8):
+    """n pictures of standard normal noise: yields batches `(k, *shape)`, k at most batch_size.
+
+    They are drawn on the CPU and do not depend on batch_size. Each batch overwrites the one before.
+    """
+
+
+def smooth_grad(model, x, target=None, *, method=..., noise=0.15, n=50, statistic='mean', seed=0, batch_size=8):
+    """A statistic of `method`'s maps of n noisy copies of the picture, in the shape of one map.
+
+    x: preprocessed `(N, 3, H, W)`. target: as for `method`; None: each row's top class, without
+    noise. method: any technique `f(model, x, target)`. noise: standard deviation, a fraction of
+    each row's range. statistic: "mean" (Smilkov et al. 2017), "square" (mean of the squares) or
+    "variance" (with 1/n). The same noise, from `seed`, serves every row and every batch_size.
+    Raises ValueError for other options (`check_smooth_grad`), else as `method` does.
+    """
+
+
+def finished(statistic, sums, squares, n):
+    """The statistic of n maps: `(N, …)`.
+
+    sums, squares: for each row the sum of its maps and of their squares (not needed for "mean").
+    """
+
+
+def check_smooth_grad(noise, n, statistic, batch_size):
+    """Raise ValueError for n < 1, batch_size < 1, noise < 0 or an unknown statistic."""
+
+
+def straight_way(start, x, t):
+    """The pictures at the positions t `(T,)` on the straight way from start to x: `(T, 3, H, W)`.
+
+    start, x: one picture each, `(1, 3, H, W)`; t = 0 is start, t = 1 is x.
+    """
+
+
+def quadrature(rule, steps):
+    """Positions and weights that integrate a function over [0, 1]: two float64 tensors `(steps,)`.
+
+    The weights add up to 1. rule: "gauss-legendre", "midpoint" or "trapezoid" (2 steps or more).
+    Raises ValueError for another rule or too few steps.
+    """
+
+
+def integrated_gradients(model, x, target=None, *, baseline=None, steps=50, rule='gauss-legendre',
+                         multiply_by_inputs=True, batch_size=8):
+    """The mean gradient on the straight way from a baseline, times the way: `(N, 3, H, W)`, signed.
+
+    x: preprocessed `(N, 3, H, W)`. target: a class, `(N,)` classes, or None: each row's top class.
+    baseline: a tensor that broadcasts to x, None for zeros (the mean colour). rule, steps: see
+    `quadrature`. multiply_by_inputs=False leaves the mean gradient. Memory is flat in steps.
+    Raises ValueError for a baseline that does not fit or batch_size < 1; else as `quadrature` and
+    `vanilla_gradient` do. Sundararajan et al. 2017:
+    $IG = (x - x') \\odot \\int_0^1 \\partial S_c(x' + t(x - x')) / \\partial x\\,dt$.
+    """
+
+
+def baseline_like(x, baseline=None):
+    """A baseline in the shape of x `(N, 3, H, W)`: zeros for None.
+
+    Raises ValueError where it does not broadcast to that shape.
+    """
+
+
+def in_batches(positions, weights, batch_size):
+    """Pairs of positions and weights, batch_size at a time, as a list.
+
+    Raises ValueError for batch_size < 1.
+    """
+
+
+def grad_times_image(model, x, target=None, *, method=...):
+    """A gradient times the picture as the network sees it: `(N, 3, H, W)`, signed.
+
+    x: preprocessed `(N, 3, H, W)`. target: class index, `(N,)` indices, or None for each row's top
+    class. method: any `f(model, x, target)` that gives a gradient; integrated gradients go in with
+    `multiply_by_inputs=False`. Raises what `method` raises.
+    Shrikumar et al. 2016: $x \\odot \\partial S_c / \\partial x$.
+    """
+
+
+def grad_cam(model, x, target=None, *, layer=None, relu=True):
+    """Grad-CAM of the class score at a layer: `(N, 1, h, w)`, the layer's resolution.
+
+    x: preprocessed `(N, 3, H, W)`. target: class index, `(N,)` indices, or None for each row's
+    top class. layer: a module or its dotted name, with an output `(N, C, h, w)`; None for the
+    last spatial layer. relu: keep only what speaks for the class, so that nothing is negative.
+    Raises ValueError for a wrong x, target or layer, IndexError for a class that is not there.
+    Selvaraju et al. 2016, equations 1 and 2: $L^c = \\mathrm{ReLU}(\\sum_k \\alpha^c_k A^k)$.
+    """
+
+
+def split_panels(x):
+    """Masks `(1, 1, H, W)` of the two panels of a montage, the upper or left one first.
+
+    x: preprocessed `(1, 3, H, W)`. The border is where neighbouring rows or columns differ most.
+    """
+
+
+def enlarge(values, size):
+    """A map `(N, C, h, w)`, enlarged bilinearly to size (height, width)."""
+
+
+def mass_share(values, region):
+    """Share of a map's absolute mass in a region: `(N,)`, between 0 and 1; 0 for a map of zeros.
+
+    values: `(N, C, h, w)`, enlarged to the region's size. region: mask `(1, 1, H, W)`.
+    """
+
+
+def largest_segment(mask):
+    """The largest connected piece of a mask `(H, W)`, as a mask; diagonals connect."""
+
+
+def object_box(cam, size, threshold=0.15):
+    """Box `(left, top, right, bottom)` in pixels: the largest piece above threshold × maximum.
+
+    cam: `(1, 1, h, w)`, not negative. size: (height, width) of the picture. A map of zeros: None.
+    """
+
+
+def draw_grad_cam(model, image, target, layer, drawing):
+    """Grad-CAM drawn over a photograph: the picture, and the network's prediction in words.
+
+    image: a `PIL.Image`. target: a class index, or None for the top class. layer: a dotted name.
+    drawing: called with the pixels and the map.
+    """
+
+
+def guided_grad_cam(model, x, target=None, *, layer=None):
+    """Guided backprop, weighted by where Grad-CAM looks: `(N, 3, H, W)`, signed.
+
+    x: preprocessed `(N, 3, H, W)`. target: class index, `(N,)` indices, or None for each row's top
+    class. layer: as for `grad_cam`, whose map is enlarged bilinearly to the picture's size.
+    Raises ValueError for a network without ReLU modules, else as `grad_cam`.
+    Selvaraju et al. 2016, section 3.2: $M^c = \\mathrm{up}(L^c) \\odot R^0$.
+    """
+
+
+def draw_guided_grad_cam(model, image, target, layer, part, drawing):
+    """Guided Grad-CAM of a photograph, or one of its factors, drawn; and the prediction in words.
+
+    image: a `PIL.Image`. target: a class index, or None for the top class. layer: a dotted name.
+    part: "product", "map" or "signal". drawing: called with the pixels, the values and `signed`.
+    """
+
+
+def channel_masks(A, size):
+    """The channels of A `(1, C, h, w)` as masks `(C, 1, H, W)` in [0, 1]: enlarged, then stretched.
+
+    size: (H, W). Every channel must have two different values.
+    """
+
+
+def channels_to_try(A, channels=None):
+    """Indices of the channels of A `(1, C, h, w)` that are not constant, the strongest mean first.
+
+    channels: keep only so many; None for all. A constant channel masks nothing: it has no weight.
+    """
+
+
+def masked_scores(model, x, A, batch_size=8):
+    """Scores of one picture x under each channel of A `(1, C, h, w)` as a mask: `(1 + C, classes)`.
+
+    The first row is that of the empty picture: zeros, the mean colour, to which masks fade.
+    """
+
+
+def channel_weights(scores, target, weights):
+    """How much each mask supports a class, from `masked_scores`: `(1 + C, classes)` to `(C,)`.
+
+    weights: "increase", "probability" or "softmax", as for `score_cam`.
+    """
+
+
+def weighted_map(A, alpha):
+    """ReLU of the channels of A `(1, C, h, w)` summed with weights alpha `(C,)`: `(1, 1, h, w)`."""
+
+
+def score_cam(model, x, target=None, *, layer=None, weights='increase', channels=None, batch_size=8):
+    """Score-CAM of the class at a layer, without gradients: `(N, 1, h, w)`, not negative.
+
+    x, target, layer: as for `grad_cam`. weights: what a channel counts by: "increase" of the score
+    over that of the mean colour, "probability" of the class, or "softmax" of the increases over
+    the channels. channels: only so many, the strongest by mean activation; None for all. Constant
+    channels never count. Raises ValueError for another `weights`, channels < 1 or batch_size < 1;
+    else as `grad_cam`. Wang et al. 2019: $L^c = \\mathrm{ReLU}(\\sum_k \\alpha^c_k A^k)$.
+    """
+
+
+def check_score_cam(weights, channels, batch_size):
+    """Raise ValueError unless the options make sense: a known name, counts from 1."""
+
+
+def normalized(gradient):
+    """Each row of a real or complex gradient divided by its root mean square; zero stays zero."""
+
+
+def ascend(model, objective, parameters, picture, transform=None, *, steps, rate, constrain=None):
+    """Change parameters so that the objective of the picture they describe rises: yields `Step`s.
+
+    objective(x): a tensor `(N,)` from the network's input. picture(parameters): the image
+    `(N, 3, H, W)` in [0, 1]. transform(image): how the network gets to see it, another way at
+    every step. Each step goes `rate` along the normalized gradient, then
+    constrain(parameters, gradient, number), if given, returns what to go on with.
+    A `Step` holds the picture and its objective before that change, so step 1 is the start.
+    """
+
+
+def pixel_parameterization(shape, seed=0, *, contrast=0.05, device=None):
+    """Start and picture function for `ascend`: one number for each pixel, squeezed into (0, 1).
+
+    shape: `(N, 3, H, W)`; every row starts from the same noise.
+    """
+
+
+def before_relu(model, layer):
+    """Names of the layers whose outputs, side by side, are `layer` before its last ReLU.
+
+    layer: a module or its dotted name. A ReLU: the layer before it. A Fire block: its two
+    expanding convolutions, whose ReLUs it lays side by side. Any other layer stands for itself.
+    Raises ValueError for a layer that the model does not have.
+    """
+
+
+def filter_response(model, x, layer, channel, position=None, leak=0.1):
+    """How strongly a filter responds: a tensor `(N,)` in the autograd graph.
+
+    layer: a module or its dotted name; what counts is its value before the ReLU (`before_relu`),
+    negative ones times `leak`: 0 is the ReLU, 1 the plain value. channel: an int, or one for each
+    row of x. position: None for the mean over all positions, or (i, j) for one unit.
+    Raises IndexError for a channel that the layer does not have.
+    """
+
+
+def fourier_weights(size):
+    """One over the frequency of each wave of a picture (height, width): `(H, W // 2 + 1)`.
+
+    The mean colour would have frequency 0; it is painted like one wave per picture. The weights
+    have mean square 1, so that a step of the same rate changes pixels as much as waves.
+    """
+
+
+def fourier_to_image(coefficients, size):
+    """The picture `(N, C, H, W)` of complex coefficients `(N, C, H, W // 2 + 1)`."""
+
+
+def image_to_fourier(image):
+    """Coefficients of which `fourier_to_image` makes this picture `(N, C, H, W)`."""
+
+
+def fourier_coefficients(shape, seed=0, *, contrast=0.05, device=None):
+    """Random coefficients for pictures of shape `(N, 3, H, W)`, the same noise in every row."""
+
+
+def color_axes(device=None):
+    """Columns: the directions in which colours of photographs vary independently, and how far."""
+
+
+def decorrelated_to_rgb(image):
+    """From brightness, warm against cold, green against magenta `(N, 3, H, W)` to RGB."""
+
+
+def rgb_to_decorrelated(image):
+    """The inverse of `decorrelated_to_rgb`."""
+
+
+def fourier_picture(coefficients, size):
+    """The picture `(N, 3, H, W)` in [0, 1] of coefficients for decorrelated colours."""
+
+
+def picture_to_fourier(image):
+    """Coefficients of which `fourier_picture` makes this picture; its values lie inside (0, 1)."""
+
+
+def fourier_parameterization(shape, seed=0, *, contrast=0.05, device=None):
+    """Start and picture function for `ascend`: waves in decorrelated colours.
+
+    shape: `(N, 3, H, W)`; every row starts from the same noise.
+    """
+
+
+def jitter(image, shift):
+    """Pictures `(N, 3, H, W)` moved by (down, right) pixels; what leaves comes in opposite.
+
+    `jitter(jitter(image, (a, b)), (-a, -b))` is the image again.
+    """
+
+
+def rotate_and_scale(image, angle, scale):
+    """Pictures `(N, 3, H, W)` turned counter-clockwise by `angle` degrees, and enlarged.
+
+    The size stays; what lies outside is mirrored.
+    """
+
+
+def random_transform(seed=0, *, shift=8, angle=5, zoom=0.05):
+    """A function that moves, turns and enlarges pictures a little, differently at each call.
+
+    shift: up to so many pixels each way. angle: up to so many degrees. zoom: up to this fraction.
+    """
+
+
+def visualize_filter(model, layer, channel, *, position=None, leak=0.1, parameterization=..., shift=8, angle=5,
+                     zoom=0.05, steps=80, size=128, rate=0.05, seed=0):
+    """Pictures that excite filters of a layer: yields `Step`s with images `(N, 3, size, size)`.
+
+    channel: an int or a sequence, which makes one batch, each row from the same start. Objective:
+    layer, position, leak, as for `filter_response`. parameterization: `fourier_parameterization`,
+    `pixel_parameterization` or the like. Transformations: shift, angle, zoom, as for
+    `random_transform`. rate: of the normalized gradient. seed: of start and transformations.
+    Raises ValueError for an unknown layer, IndexError for a channel that is not there.
+    Erhan et al. 2009: $x^* = \\arg\\max_{\\|x\\| = \\rho} h(x)$.
+    """
+
+
+def layer_activation_gradient(model, x, layer, channel, position=None, rule='guided'):
+    """From one channel or one unit of a layer back to the picture: `(N, 3, H, W)`, signed.
+
+    x: preprocessed `(N, 3, H, W)`. layer: a module or its dotted name, with an output
+    `(N, C, h, w)`. channel: its index. position: a unit `(i, j)`; None for the channel's mean over
+    all positions. rule: "guided" (Springenberg et al. 2014, figure 3) or "plain" gradients.
+    Raises IndexError for a channel or position that the layer does not have, ValueError for another
+    rule or layer, and for "guided" on a network without ReLU modules.
+    """
+
+
+def unit_activation(A, channel, position=None):
+    """One channel of A `(N, C, h, w)`, per row: its mean, or its value at (i, j): `(N,)`.
+
+    Raises IndexError for a channel or position outside the layer.
+    """
+
+
+def data_term(phi, phi_0):
+    """How far representations are from given ones: `|phi - phi_0|² / |phi_0|²`, a tensor `(N,)`, 0 where equal.
+
+    phi, phi_0: tensors `(N, …)` of one shape. Mahendran and Vedaldi 2014, equation 4.
+    """
+
+
+def alpha_norm(x, alpha=6, bound=1.4):
+    """Mean of `|x / bound|^alpha` per row: a tensor `(N,)`, small while all values are within the bound.
+
+    x: `(N, C, H, W)`, normalized. Mahendran and Vedaldi 2014, section 2.1.
+    """
+
+
+def total_variation(x, beta=2):
+    """Mean over the pixels of (vertical step² + horizontal step²)^(beta/2) per row: a tensor `(N,)`.
+
+    x: `(N, C, H, W)`, at least 2 by 2. The last row and column, which lack a neighbour, start no step.
+    Mahendran and Vedaldi 2014, section 2.2.
+    """
+
+
+def inversion_terms(model, x, layer, phi_0):
+    """The data term, the alpha-norm and the total variation of a picture: three tensors `(N,)` in the graph.
+
+    x: `(N, 3, H, W)`, normalized. phi_0: the representation at `layer` to be matched. Call it inside
+    `evaluation_mode`. The network runs only up to the layer.
+    """
+
+
+def invert_representation(model, x, layer, *, steps=300, rate=0.3, alpha_weight=0.01, tv_weight=4.0, seed=0):
+    """A picture that a layer can hardly tell from x, from noise: yields `Step`s with images `(N, 3, H, W)` in [0, 1].
+
+    x: preprocessed `(N, 3, H, W)`. layer: a module or its dotted name. rate: of Adam at the start; it falls to 0
+    in a straight line. seed: of the start, the same noise in every row. A Step's objective is the energy, `(N,)`,
+    which ends lower than it began.
+    Raises ValueError for a wrong x or an unknown layer.
+    Mahendran and Vedaldi 2014, equation 1: data term + alpha_weight · alpha-norm + tv_weight · total variation.
+    """
+
+
+def layer_strength(model, x, layer, channel=None):
+    """Half the squared activation of a layer per position: a tensor `(N,)` in the autograd graph.
+
+    layer: a module or its dotted name, with an output `(N, C, h, w)`. channel: None for all of them together,
+    or the number of one. Call it inside `evaluation_mode`; the network runs only up to the layer.
+    Raises IndexError for a channel that the layer does not have.
+    """
+
+
+def resized(image, size):
+    """Pictures `(N, 3, H, W)` scaled to (height, width), averaged where they shrink."""
+
+
+def deep_dream(model, x, layer, channel=None, *, octaves=4, scale=1.4, steps=12, rate=0.02, shift=32, seed=0):
+    """A photograph with more of what a layer sees in it: yields `Step`s with images `(N, 3, H, W)` in [0, 1].
+
+    x: preprocessed, of any height and width, which the images keep. layer, channel: see `layer_strength`, whose
+    value is a Step's objective. octaves: sizes to dream at, each `scale` times the one before, the last that of
+    x; steps: in each of them. rate: root mean square change of the pixels per step. shift: the largest jitter,
+    in pixels. seed: of the jitter. Raises ValueError for a wrong x or layer, IndexError for a wrong channel.
+    Mordvintsev, Olah and Tyka 2015.
+    """
+
+
+def class_evidence(model, x, target, rival=0.0):
+    """How much speaks for a class, before the softmax and SqueezeNet's last ReLU: `(N,)`, in the graph.
+
+    target: as for `class_score`. rival: how much the soft maximum of the other classes counts against it.
+    Networks that end in a linear layer have no ReLU there: for them it is the score itself.
+    Raises IndexError for a class that the network does not have.
+    """
+
+
+def generate_class_image(model, target, *, rival=0.5, penalty=None, parameterization=..., decay=0.02, constrain=None,
+                         shift=32, angle=15, zoom=0.3, steps=150, size=224, rate=0.03, seed=0):
+    """Pictures that the network takes for a class: yields `Step`s with images `(N, 3, size, size)`.
+
+    target: an int or a sequence, which makes one batch, each row from the same start. Objective:
+    `class_evidence` with `rival`, less penalty(x) `(N,)` of the network's input x, if given. After
+    each step the parameters shrink by the fraction `decay`; constrain(parameters, gradient,
+    number) may then change them. The other options are those of `visualize_filter`.
+    Raises IndexError for a class that the network does not have, ValueError for what is no index.
+    Simonyan et al. 2013: $I^* = \\arg\\max_I S_c(I) - \\lambda \\|I\\|_2^2$.
+    """
+
+
+def blur(image, sigma):
+    """Each channel of `(N, C, H, W)` blurred by a Gaussian, sigma in pixels."""
+
+
+def blur_every(steps, sigma):
+    """A rule for `ascend`: every so many steps the picture is blurred."""
+
+
+def clip_small_norm(share):
+    """A rule for `ascend`: that share of the pixels whose norm is smallest becomes gray."""
+
+
+def clip_small_contribution(share):
+    """A rule for `ascend`: that share of the pixels that count least becomes gray."""
+
+
+def keep_largest(parameters, size, share):
+    """Zero where size `(N, 1, H, W)` is among the smallest `share` of its row."""
+
+
+def one_after_another(*rules):
+    """A rule for `ascend` that applies several."""
