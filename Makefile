@@ -29,7 +29,7 @@ bench: $(READY) ## measure speed and memory
 	$(VENV) -m benchmarks
 
 notebooks: $(READY) ## run all notebooks and store their outputs and pictures (NB=06: this one and its solutions)
-	$(VENV) .ci/execute_notebooks.py $(NB)
+	$(VENV) tools/execute_notebooks.py $(NB)
 
 clean:          ## remove what make made: the environment and caches
 	rm -rf .venv build .pytest_cache .ruff_cache *.egg-info
