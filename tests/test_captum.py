@@ -7,6 +7,8 @@ from toys import network
 from benchmarks import captum_calls
 from course_utils import last_spatial_layer, preprocess, sample_image, techniques
 
+pytestmark = pytest.mark.slow
+
 NETWORKS = [("squeezenet1_1", "pretrained"), ("alexnet", "random"), ("vgg16", "random"), ("resnet18", "random")]
 TECHNIQUES = [
     "guided_backprop", "deconvnet", "smooth_grad", "integrated_gradients", "grad_times_image", "guided_grad_cam",
