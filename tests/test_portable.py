@@ -8,6 +8,7 @@ import pytest
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not X86, reason="the settings choose between kernels for x86")
 @pytest.mark.parametrize("setting", portable.SETTINGS)
 def test_torch_follows_the_settings(setting):

@@ -99,6 +99,7 @@ def test_other_threads_print_nothing(shown):
     assert shown() == ""
 
 
+@pytest.mark.slow
 def test_stored_outputs_have_no_bar(tmp_path, monkeypatch):
     monkeypatch.delenv("TQDM_DISABLE")
     path = tmp_path / "01_first.ipynb"
