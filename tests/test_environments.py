@@ -93,6 +93,14 @@ def test_conda_installs_the_package_itself_and_what_its_tests_need():
     assert {"pip": ["--editable .[test]"]} in yaml.safe_load(CONDA.read_text(encoding="utf-8"))["dependencies"]
 
 
+def test_the_version_is_the_same_everywhere():
+    patterns = {"pyproject.toml": r'^version = "(.+)"', "CITATION.cff": r"^version: (.+)",
+                "CHANGELOG.md": r"^## (\d\S+)"}
+    found = {re.search(pattern, (ROOT / name).read_text(encoding="utf-8"), flags=re.MULTILINE)[1]
+             for name, pattern in patterns.items()}
+    assert len(found) == 1, found
+
+
 def test_python_versions_agree():
     required = re.search(r'requires-python = "(>=[\d.]+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"))[1]
     assert f"python{required}" in yaml.safe_load(CONDA.read_text(encoding="utf-8"))["dependencies"]
