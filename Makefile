@@ -9,11 +9,13 @@ TORCH_INDEX ?=
 # The Python that everything runs in, and the file that says it is complete.
 VENV := .venv/bin/python
 READY := .venv/ready
+# Tests run in several processes; how many is decided in conftest.py.
+PYTEST := $(VENV) -m pytest -n auto
 # JupyterLab refuses to start as root, which containers are, unless told to.
 ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test bench notebooks clean
+.PHONY: help lab quick lint test package-tests notebook-tests portable bench notebooks clean
 
 help:           ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -21,15 +23,28 @@ help:           ## list these commands
 lab: $(READY)   ## open the course in JupyterLab (PORT=8888, ARGS="--no-browser …")
 	$(VENV) -m jupyterlab --ServerApp.root_dir=. --port=$(PORT) $(ROOT) $(ARGS) notebooks/00_start_here.ipynb
 
-test: $(READY)  ## prove that everything works: lint, unit tests, every notebook
+quick: lint     ## check what is quickly checked: lint, rules for notebooks, most tests of the package
+	$(PYTEST) -m "not slow" tests
+
+test: lint package-tests notebook-tests ## prove that everything works: lint, unit tests, every notebook
+
+lint: $(READY)
 	$(VENV) -m ruff check .
-	$(VENV) -m pytest
+
+package-tests: $(READY)
+	$(PYTEST) tests
+
+notebook-tests: $(READY)
+	$(PYTEST) notebooks
+
+portable: $(READY) ## run notebooks as another processor would (NB="09 11": these, SETTINGS=A, B or AB)
+	$(VENV) tools/portable.py $(NB) $(if $(SETTINGS),--settings $(SETTINGS))
 
 bench: $(READY) ## measure speed and memory
 	$(VENV) -m benchmarks
 
 notebooks: $(READY) ## run all notebooks and store their outputs and pictures (NB=06: this one and its solutions)
-	$(VENV) .ci/execute_notebooks.py $(NB)
+	$(VENV) tools/execute_notebooks.py $(NB)
 
 clean:          ## remove what make made: the environment and caches
 	rm -rf .venv build .pytest_cache .ruff_cache *.egg-info

@@ -1,8 +1,14 @@
-"""Progress of slow techniques: silent in plain calls, a bar and a Stop inside a panel."""
+"""Progress of slow techniques: a bar in plain calls that take long, a bar and a Stop inside a panel."""
 
 import contextvars
+import threading
+
+from tqdm.auto import tqdm
+
+PATIENCE = 3      # seconds before a plain call shows a bar
 
 _listener = contextvars.ContextVar("listener", default=None)
+_bar_in_use = threading.Lock()      # held by the outermost loop
 
 
 class Stopped(Exception):
@@ -23,17 +29,26 @@ class Listener:
 
 
 def progress(iterable, total=None):
-    """Yield the items of an iterable; inside a panel, tell its bar how many are done, and obey its Stop.
+    """Yield the items of an iterable, and show how many are done.
 
-    total: how many there will be, where the iterable has no length. Of loops inside loops only the
-    outermost moves the bar.
+    A plain call shows a bar after three seconds; TQDM_DISABLE=1 in the environment turns it off. Inside a panel
+    its bar is told instead, and its Stop obeyed. total: how many there will be, where the iterable has no length.
+    Of loops inside loops only the outermost moves the bar.
     """
-    listener = _listener.get()
-    if listener is None:
-        yield from iterable
-        return
     if total is None and hasattr(iterable, "__len__"):
         total = len(iterable)
+    if listener := _listener.get():
+        yield from _told(iterable, total, listener)
+    elif threading.current_thread() is threading.main_thread() and _bar_in_use.acquire(blocking=False):
+        try:
+            yield from tqdm(iterable, total=total, delay=PATIENCE, leave=False)
+        finally:
+            _bar_in_use.release()
+    else:      # another loop has the bar, or a panel's thread, whose output no cell would show
+        yield from iterable
+
+
+def _told(iterable, total, listener):
     listener.depth += 1
     try:
         for done, item in enumerate(iterable, start=1):

@@ -1,12 +1,7 @@
-"""Settings of every test run. The kernels that execute the notebooks inherit them."""
+"""What the tests of the package share; settings of the run are in the conftest.py above this folder."""
 
-import os
-
-os.environ.setdefault("COURSE_DEVICE", "cpu")       # the same figures whether or not there is a GPU
-os.environ.setdefault("OMP_NUM_THREADS", "2")       # the cores that the course's limits are meant for
-
-import pytest  # noqa: E402  (torch must not be imported before the settings above)
-from toys import network  # noqa: E402
+import pytest
+from toys import network
 
 
 @pytest.fixture

@@ -460,6 +460,7 @@ def test_maps_of_photographs_equal_captums(name, network_name, photograph, targe
     assert_equals_captum(name, model, x, target)
 
 
+@pytest.mark.slow
 @both
 @pytest.mark.parametrize("network_name", ["alexnet", "vgg16", "resnet18", "googlenet"])
 def test_maps_of_other_networks_equal_captums(name, network_name):

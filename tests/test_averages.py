@@ -131,6 +131,7 @@ def completeness_gap(model, x, target, baseline, **options):
     return ((attributions.sum() - difference) / difference).abs().item()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("photograph", sample_images())
 @pytest.mark.parametrize("baseline", ["mean", "black"])
 def test_integrated_gradients_are_complete_on_photographs(squeezenet, photograph, baseline):
@@ -140,6 +141,7 @@ def test_integrated_gradients_are_complete_on_photographs(squeezenet, photograph
     assert completeness_gap(squeezenet, x, target, start) < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("photograph", ["crab", "cat_dog"])
 @pytest.mark.parametrize("baseline", [0.0, -2.0])
 def test_integrated_gradients_are_complete_to_two_percent_at_300_steps(squeezenet, photograph, baseline):

@@ -28,8 +28,8 @@ ROOT = Path(__file__).parent.parent
 BROWSER = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
 REQUIRED = os.environ.get("COURSE_BROWSER_TEST") == "required"
 
-pytestmark = pytest.mark.skipif(
-    BROWSER is None and not REQUIRED, reason="no Chromium or Chrome here (COURSE_BROWSER_TEST=required insists)")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(
+    BROWSER is None and not REQUIRED, reason="no Chromium or Chrome here (COURSE_BROWSER_TEST=required insists)")]
 
 PATIENCE = 30      # seconds; what takes longer has failed
 # Every cell is drawn, not only those near the top of the window, and nothing asks for news.

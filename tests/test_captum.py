@@ -7,6 +7,8 @@ from toys import network
 from benchmarks import captum_calls
 from course_utils import last_spatial_layer, preprocess, sample_image, techniques
 
+pytestmark = pytest.mark.slow
+
 NETWORKS = [
     ("squeezenet1_1", "pretrained"), ("efficientnet_lite0", "pretrained"), ("alexnet", "random"), ("vgg16", "random"),
     ("resnet18", "random"),

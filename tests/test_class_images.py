@@ -115,6 +115,7 @@ def test_what_is_no_class(squeezenet, target):
         next(generate_class_image(squeezenet, target, size=64))
 
 
+@pytest.mark.slow
 def test_class_images_are_recognized_from_their_files(squeezenet, tmp_path):
     """By the network that they were made for, after 8-bit rounding and PNG; the recipe comes along."""
     step = last_step(generate_class_image(squeezenet, CLASSES, seed=1))

@@ -1,25 +1,32 @@
-"""The dependencies are the same for pip, conda and Binder, and Binder's scripts can run."""
+"""What is imported is declared, the same for pip, conda and Binder, and Binder's scripts can run."""
 
+import ast
+import importlib.metadata
 import os
 import re
 import shutil
 import subprocess
+import sys
 
 import pytest
 import yaml
-from notebook_rules import ROOT
+from notebook_rules import ROOT, code_cells, files, notebook_paths, python, read
 
 CONDA = ROOT / "environment.yml"
 BINDER = ROOT / "binder" / "environment.yml"
 CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
 BINDER_NAMES = {**CONDA_NAMES, "torch": "pytorch-cpu"}
 OF_CONDA_ALONE = {"python", "pip"}
+# Declared because they are run: where the course is read, its kernels, plugins of pytest, and the linter.
+RUN_NOT_IMPORTED = {"jupyterlab", "ipykernel", "nbval", "pytest-xdist", "ruff"}
+# Imported where the weights are converted, which nobody repeats in passing; the script says how to get it.
+OF_THE_CONVERSION = {"h5py"}
 
 
-def pip_dependencies():
+def pip_dependencies(group="dependencies"):
     # The standard library reads TOML from Python 3.11 on only; the list is one quoted line per dependency.
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    block = re.search(r"^dependencies = \[\n(.*?)^\]", text, flags=re.MULTILINE | re.DOTALL)[1]
+    block = re.search(rf"^{group} = \[\n(.*?)^\]", text, flags=re.MULTILINE | re.DOTALL)[1]
     return [re.fullmatch(r' *"([a-z0-9-]+)(>=[\d.]+)", +# .+', line).groups() for line in block.splitlines()]
 
 
@@ -30,6 +37,43 @@ def conda_dependencies(path):
     found = dict(re.fullmatch(r"([a-z0-9-]+)(.*)", entry).groups() for entry in entries)
     assert len(found) == len(entries), "a dependency stands there twice"
     return {name: bound for name, bound in found.items() if name not in OF_CONDA_ALONE}
+
+
+def imported(code):
+    """The first parts of the names of the modules that this code imports."""
+    nodes = list(ast.walk(ast.parse(code)))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level]
+    return {name.split(".")[0] for name in names}
+
+
+def distributions_used():
+    """(by the course, by its tests and tools): the distributions whose modules are imported there."""
+    ours = {path.stem for path in files(".py")} | {"course_utils", "benchmarks"}
+    homes = importlib.metadata.packages_distributions()
+    course, proof = set(), set()
+    for path in files(".py"):
+        modules = course if path.is_relative_to(ROOT / "course_utils") else proof
+        modules |= imported(path.read_text(encoding="utf-8"))
+    for path in notebook_paths():
+        for cell in code_cells(read(path)):
+            course |= imported(python(cell))
+    return [
+        {home.lower() for name in modules - ours - sys.stdlib_module_names - OF_THE_CONVERSION
+         for home in homes.get(name, [f"nothing installed for {name}"])}
+        for modules in (course, proof)
+    ]
+
+
+def test_what_is_imported_is_declared_and_the_other_way_round():
+    course, proof = distributions_used()
+    declared = {name for name, _ in pip_dependencies()}
+    for_tests = {name for name, _ in pip_dependencies("test")}
+    assert course - declared == set()
+    assert proof - declared - for_tests == set()
+    assert declared - course == RUN_NOT_IMPORTED & declared
+    assert for_tests - proof == RUN_NOT_IMPORTED & for_tests
+    assert RUN_NOT_IMPORTED <= declared | for_tests
 
 
 @pytest.mark.parametrize("path, names", [(CONDA, CONDA_NAMES), (BINDER, BINDER_NAMES)], ids=["conda", "binder"])
@@ -45,8 +89,16 @@ def test_every_dependency_says_what_it_is_for(path):
                                                          ["conda-forge", "nodefaults", "pip:"])
 
 
-def test_conda_installs_the_package_itself():
-    assert {"pip": ["--editable ."]} in yaml.safe_load(CONDA.read_text(encoding="utf-8"))["dependencies"]
+def test_conda_installs_the_package_itself_and_what_its_tests_need():
+    assert {"pip": ["--editable .[test]"]} in yaml.safe_load(CONDA.read_text(encoding="utf-8"))["dependencies"]
+
+
+def test_the_version_is_the_same_everywhere():
+    patterns = {"pyproject.toml": r'^version = "(.+)"', "CITATION.cff": r"^version: (.+)",
+                "CHANGELOG.md": r"^## (\d\S+)"}
+    found = {re.search(pattern, (ROOT / name).read_text(encoding="utf-8"), flags=re.MULTILINE)[1]
+             for name, pattern in patterns.items()}
+    assert len(found) == 1, found
 
 
 def test_python_versions_agree():

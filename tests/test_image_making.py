@@ -96,6 +96,7 @@ def test_closed_early_no_further_pass_is_made(squeezenet, name):
     assert seen == passes.forward <= 4      # two pictures; the inversion first asks for those to be matched
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("network_name", "layer"), [
     ("alexnet", "features.8"), ("vgg16", "features.17"), ("vgg19", "features.19"), ("resnet18", "layer2"),
     ("googlenet", "inception3a"),

@@ -25,6 +25,7 @@ def test_terms_are_one_value_a_row():
         torch.testing.assert_close(term(x)[1:2], term(x[1:2]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", ["features.1", "features.3", "features.4"])
 def test_shallow_layers_are_matched_to_a_fifth(squeezenet, layer):
     x = preprocess(sample_image("macaw"), squeezenet)

@@ -56,6 +56,7 @@ def test_no_technique_is_defined_twice():
     assert rules.repeated_techniques() == []
 
 
+@pytest.mark.slow
 def test_every_code_cell_of_every_notebook_is_executed():
     # As `pytest` alone does it, but for the unit tests, which take long to collect.
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "--ignore=tests"]

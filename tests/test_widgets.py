@@ -352,13 +352,6 @@ def test_an_error_after_the_click_is_told_and_the_button_works_again():
 # progress
 
 
-def test_progress_is_transparent_in_plain_calls():
-    assert list(progress(iter("abc"))) == ["a", "b", "c"]
-    loop = progress(range(3))
-    assert next(loop) == 0
-    loop.close()
-
-
 def test_of_nested_loops_the_outer_one_moves_the_bar():
     def function():
         for _ in progress(range(2)):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import ipywidgets as widgets
-import psutil  # comes with ipykernel
+import psutil
 import traitlets
 from torch import nn
 

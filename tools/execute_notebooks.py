@@ -1,8 +1,8 @@
 """Run notebooks from the top and store their outputs in place, clean and the same on every run.
 
-    python .ci/execute_notebooks.py             all lessons and solutions
-    python .ci/execute_notebooks.py 06          lesson 06 and its solutions
-    python .ci/execute_notebooks.py PATH…       these files
+    python tools/execute_notebooks.py             all lessons and solutions
+    python tools/execute_notebooks.py 06          lesson 06 and its solutions
+    python tools/execute_notebooks.py PATH…       these files
 
 A notebook that fails, or whose outputs are unfit to be stored, stays as it was.
 """

@@ -1,0 +1,23 @@
+"""Settings of every test run, of the package and of notebooks. The kernels that execute notebooks inherit them."""
+
+import os
+
+os.environ.setdefault("COURSE_DEVICE", "cpu")       # the same figures whether or not there is a GPU
+os.environ["TQDM_DISABLE"] = "1"                    # the same outputs whether or not a loop is slow today
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # One of several processes: a core for each, since threads that wait for each other's cores spin.
+    os.environ["CPU_LIMIT"] = os.environ["OMP_NUM_THREADS"] = "1"
+else:
+    os.environ.setdefault("OMP_NUM_THREADS", "2")   # the cores that the course's limits are meant for
+
+WORKERS = 4                 # more would wait for the longest notebook
+MEMORY = 2 * 2**30          # bytes a worker: a notebook may take 1.5 GB
+
+
+def pytest_xdist_auto_num_workers(config):
+    """How many processes `pytest -n auto` starts: one a core, as far as the memory goes."""
+    # Imported here because torch, which comes along, reads the settings above.
+    from course_utils.environment import cpu_cores
+    from course_utils.widgets.pickers import available_memory
+
+    return max(1, min(WORKERS, cpu_cores(), available_memory() // MEMORY))

@@ -1,0 +1,109 @@
+"""The bar of a slow plain call: when it is shown, and when nothing is."""
+
+import contextlib
+import importlib
+import threading
+import time
+
+import nbformat
+import notebook_rules as rules
+import pytest
+from execute_notebooks import execute
+from nbformat.v4 import new_code_cell, new_notebook
+from tqdm import tqdm
+
+from course_utils import progress
+
+module = importlib.import_module("course_utils.progress")      # `course_utils.progress` itself is the function
+
+# A loop that takes longer than the bar's patience, between two printed lines.
+SLOW_CELL = """
+import importlib
+import time
+
+module = importlib.import_module("course_utils.progress")
+module.PATIENCE = 0.1
+print("before")
+for _ in module.progress(range(5)):
+    time.sleep(0.1)
+print("after")
+""".strip()
+
+
+@pytest.fixture
+def shown(monkeypatch, capsys):
+    """What a bar that waits for 0.05 s has written, as a function; the environment of the tests allows none."""
+    def bar(*arguments, **options):
+        return tqdm(*arguments, **options, disable=False, mininterval=0, ascii=True, ncols=60)
+
+    monkeypatch.setattr(module, "tqdm", bar)
+    monkeypatch.setattr(module, "PATIENCE", 0.05)
+
+    def written():
+        out, err = capsys.readouterr()
+        assert out == ""
+        return err
+
+    return written
+
+
+def slowly(items):
+    for item in items:
+        time.sleep(0.03)
+        yield item
+
+
+def test_the_items_are_those_of_the_iterable():
+    assert list(progress(iter("abc"))) == ["a", "b", "c"]
+    loop = progress(range(3))
+    assert next(loop) == 0
+    loop.close()
+
+
+def test_a_quick_call_shows_nothing_and_a_slow_one_how_far_it_is(shown):
+    assert module.PATIENCE < 0.1
+    for _ in progress(range(100)):
+        pass
+    assert shown() == ""
+    for _ in progress(range(6)):
+        time.sleep(0.03)
+    assert "/6 " in shown()
+    for _ in progress(slowly("abcdef"), total=12):
+        pass
+    assert "/12 " in shown()
+
+
+def test_of_loops_inside_loops_only_the_outermost_has_a_bar(shown):
+    for _ in progress(range(3)):
+        for _ in progress(range(5)):
+            time.sleep(0.02)
+    text = shown()
+    assert "/3 " in text and "/5 " not in text
+
+
+@pytest.mark.parametrize("end", [lambda: None, lambda: 1 / 0], ids=["break", "error"])
+def test_a_loop_that_ends_early_leaves_the_bar_to_the_next(shown, end):
+    with contextlib.suppress(ZeroDivisionError):
+        for _ in progress(range(10)):
+            end()
+            break
+    for _ in progress(range(6)):
+        time.sleep(0.03)
+    assert "/6 " in shown()
+
+
+def test_other_threads_print_nothing(shown):
+    thread = threading.Thread(target=lambda: list(slowly(progress(range(6)))))
+    thread.start()
+    thread.join()
+    assert shown() == ""
+
+
+@pytest.mark.slow
+def test_stored_outputs_have_no_bar(tmp_path, monkeypatch):
+    monkeypatch.delenv("TQDM_DISABLE")
+    path = tmp_path / "01_first.ipynb"
+    nbformat.write(new_notebook(cells=[new_code_cell(SLOW_CELL)]), path)
+    execute(path)
+    cell, = rules.code_cells(rules.read(path))
+    assert [output.text for output in cell.outputs] == ["before\nafter\n"]
