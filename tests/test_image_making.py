@@ -1,4 +1,8 @@
-"""What the four techniques that make images promise alike: their steps, a clean stop, any network."""
+"""What the four techniques that make images promise alike: their steps, a clean stop, any network.
+
+Two walks are compared at their first step only, by the objective of step 1 and the image of step 2: what rounds
+differently in the last bit grows about tenfold a step.
+"""
 
 import copy
 
@@ -10,16 +14,17 @@ from toys import network, raising, state_of
 from course_utils import Step, count_passes, last_step, preprocess, sample_image
 from course_utils.techniques import deep_dream, generate_class_image, invert_representation, visualize_filter
 
+STILL = {"shift": 0, "angle": 0, "zoom": 0}      # the same view at every step, so that objectives can be compared
 # Two pictures of 64 by 72 or 64 by 64 pixels, in few steps.
 MAKERS = {
     "visualize_filter": lambda model, layer, **options: visualize_filter(
-        model, layer, [1, 3], **{"steps": 4, "size": 64, **options}),
+        model, layer, [1, 3], **{"steps": 4, "size": 64, **STILL, **options}),
     "invert_representation": lambda model, layer, **options: invert_representation(
         model, photographs(), layer, **{"steps": 4, **options}),
     "deep_dream": lambda model, layer, **options: deep_dream(
         model, photographs(), layer, **{"octaves": 1, "steps": 4, "shift": 0, **options}),
     "generate_class_image": lambda model, layer, **options: generate_class_image(
-        model, [3, 7], **{"steps": 4, "size": 64, **options}),
+        model, [3, 7], **{"steps": 4, "size": 64, **STILL, **options}),
 }
 FALLING = {"invert_representation"}      # its objective is an energy
 
@@ -52,14 +57,14 @@ def test_every_row_gets_better(squeezenet, name):
 
 
 def test_the_seed_decides(squeezenet, name):
-    first, same, other = (last_step(MAKERS[name](squeezenet, "features.6", seed=seed, **moving(name)))
+    first, same, other = (last_step(MAKERS[name](squeezenet, "features.6", seed=seed, steps=2, **moving(name)))
                           for seed in (0, 0, 1))
     torch.testing.assert_close(first.image, same.image, atol=1e-4, rtol=0)
     assert (first.image - other.image).abs().mean() > 1e-3
 
 
 def moving(name):
-    return {"shift": 8} if name == "deep_dream" else {}      # the dream's only dice
+    return {} if name == "invert_representation" else {"shift": 8}      # an inversion has one view, and only its start
 
 
 @pytest.mark.parametrize("end", ["exhausted", "closed", "thrown at", "error inside", "interrupt inside"])
@@ -111,12 +116,12 @@ def test_other_networks(name, network_name, layer):
 
 
 @pytest.mark.parametrize("depth", [3, 7, 12])
-def test_hooks_and_truncation_give_the_same_picture(squeezenet, depth):
+def test_hooks_and_truncation_give_the_same_first_step(squeezenet, depth):
     short = nn.Sequential(*squeezenet.features[:depth + 1])
-    whole = list(visualize_filter(squeezenet, f"features.{depth}", [5, 9], steps=8, size=80))[-1]
-    cut = list(visualize_filter(short, str(depth), [5, 9], steps=8, size=80))[-1]
-    torch.testing.assert_close(whole.image, cut.image, atol=1e-3, rtol=0)
-    torch.testing.assert_close(whole.objective, cut.objective, atol=1e-2, rtol=1e-3)
+    whole = list(visualize_filter(squeezenet, f"features.{depth}", [5, 9], steps=2, size=80))
+    cut = list(visualize_filter(short, str(depth), [5, 9], steps=2, size=80))
+    torch.testing.assert_close(whole[0].objective, cut[0].objective, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(whole[1].image, cut[1].image, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("index", [5, torch.tensor(5), torch.tensor([5]).numpy()[0]], ids=["int", "tensor", "NumPy"])
