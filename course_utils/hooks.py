@@ -6,19 +6,27 @@ it ends in an exception or an interrupt.
 
 import contextlib
 import difflib
-import functools
 import threading
+import warnings
 import weakref
 from collections import Counter
 
 import torch
 from torch import nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 _locks = weakref.WeakKeyDictionary()      # one lock per model: a slider's thread and a cell must not mix
-_spatial_layers = weakref.WeakKeyDictionary()
-_POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
-_PASSING_ON = (nn.Dropout, nn.Dropout2d, nn.Identity)      # in evaluation mode their output is their input
-_NORMALIZATIONS = (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm2d)
+INPUT = ":input"      # after a layer's name: what enters it, not what it gives
+
+
+def lock(model):
+    """The model's re-entrant lock, to be held while hooks hang on it."""
+    return _locks.setdefault(model, threading.RLock())
+
+
+class NetworkError(ValueError, RuntimeError):
+    """What went wrong inside a network, in one sentence: for torch a RuntimeError, for the caller a wrong value."""
 
 
 @contextlib.contextmanager
@@ -29,8 +37,12 @@ def evaluation_mode(model):
     frozen because the techniques need gradients of activations only: that saves a third of a backward
     pass. A no_grad or inference_mode around the block does not reach into it. Re-entrant, so a technique
     may call another one.
+
+    Raises ValueError for a network that cannot be watched or gives no gradients: TorchScript, quantized, made in
+    inference mode.
     """
-    with _locks.setdefault(model, threading.RLock()):
+    _check_network(model)
+    with lock(model):
         # Only what has to change is touched: a prepared model costs next to nothing here.
         training = [module for module in model.modules() if module.training]
         trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -46,6 +58,87 @@ def evaluation_mode(model):
                 module.training = True
             for parameter in trainable:
                 parameter.requires_grad_(True)
+
+
+def _check_network(model):
+    instead = "give the float network that it was made of"
+    for module in model.modules():
+        if isinstance(module, torch.jit.ScriptModule):
+            raise NetworkError(f"this {module.original_name} is TorchScript, whose layers cannot be watched: {instead}")
+        if ".quantized" in type(module).__module__:
+            raise NetworkError(f"this {type(model).__name__} is quantized and has no gradients: {instead}")
+    if any(parameter.is_inference() for parameter in model.parameters()):
+        raise NetworkError(f"the parameters of this {type(model).__name__} were made in torch.inference_mode, which "
+                           "allows no gradients: make the network, or a deepcopy of it, outside")
+
+
+def forward(model, x):
+    """The network's output for pictures x, which an in-place first layer spares.
+
+    x: float `(N, 3, H, W)` of the model's kind, on its device. Call it inside `evaluation_mode`.
+    Raises ValueError for another x, and with the network's own words where it does not take such pictures.
+    """
+    check_pictures(model, x)
+    try:
+        return model(x.clone())
+    except NetworkError:
+        raise
+    except (RuntimeError, AssertionError) as error:
+        size = "×".join(map(str, x.shape))
+        raise NetworkError(f"this {type(model).__name__} fails on pictures {size}: {_first_line(error)}") from error
+
+
+def check_pictures(model, x):
+    if not isinstance(x, torch.Tensor):
+        raise ValueError(f"x is a {type(x).__name__}; accepted is a tensor (N, 3, H, W), as preprocess gives it")
+    if x.dim() != 4 or x.shape[1] != 3 or 0 in x.shape or not x.is_floating_point():
+        raise ValueError(f"x is {tuple(x.shape)} of {x.dtype}; accepted is a float tensor (N, 3, H, W)")
+    device, dtype = home(model)
+    if device != x.device:
+        raise ValueError(f"x is on {x.device}, the model on {device}: move one with .to(…)")
+    if dtype != x.dtype:
+        raise ValueError(f"x is {x.dtype}, the model {dtype}: convert one with .to(…)")
+
+
+def home(model):
+    """Device and precision of a model: those of its first parameter, else of its first float buffer, else torch's."""
+    tensors = (t for group in (model.parameters(), model.buffers()) for t in group if t.is_floating_point())
+    first = next(tensors, torch.empty(0))
+    return first.device, first.dtype
+
+
+def _first_line(error):
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def leaf(x):
+    """A copy of a tensor at which a gradient can be taken, in the same layout; x itself stays as it is."""
+    if not isinstance(x, torch.Tensor) or not (x.is_floating_point() or x.is_complex()):
+        given = f"a tensor of {x.dtype}" if isinstance(x, torch.Tensor) else f"a {type(x).__name__}"
+        raise ValueError(f"x is {given}; accepted is a float tensor (N, 3, H, W), as preprocess gives it")
+    with torch.inference_mode(False):
+        return x.detach().clone().requires_grad_()
+
+
+def gradient_of(value, x):
+    """Gradient of `value`, added up over its rows, with respect to a tensor x in its graph; of the shape of x.
+
+    Raises ValueError where none can flow: the network computes under no_grad, detaches, is quantized, or its
+    value does not depend on x.
+    """
+    if not value.requires_grad:
+        raise NetworkError("no gradient comes back from this network: it computes under torch.no_grad, detaches what "
+                           "it computes, or is quantized. Explain the float network that it was made of")
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            (found,) = torch.autograd.grad(value.sum(), x, allow_unused=True)
+    except NetworkError:
+        raise
+    except RuntimeError as error:
+        raise NetworkError(f"no gradient can be taken through this network: {_first_line(error)}") from error
+    if found is None:
+        raise NetworkError("the value does not depend on this layer or picture: no gradient comes back to it")
+    return found
 
 
 class Recording(dict):
@@ -88,11 +181,11 @@ class Recording(dict):
 def record(model, *layers):
     """Record the outputs of layers while the block runs, each still in the autograd graph.
 
-    layers: modules or dotted names. Yields a `Recording`: after a forward pass `recording[layer]` is the
-    layer's output, whatever its shape, or the list of outputs of a layer called several times. The network
-    itself goes on with a clone, so a later in-place layer cannot overwrite what was recorded. Where nothing
-    before the layer requires gradients (frozen parameters, plain input), the recorded output does: the
-    graph then begins at the layer, and a backward pass stops there.
+    layers: modules or dotted names; a name with ":input" after it stands for what enters the layer. Yields a
+    `Recording`: after a forward pass `recording[layer]` is the layer's output, whatever its shape, or the list of
+    outputs of a layer called several times. The network itself goes on with a clone, so a later in-place layer
+    cannot overwrite what was recorded. Where nothing before the layer requires gradients (frozen parameters, plain
+    input), the recorded output does: the graph then begins at the layer, and a backward pass stops there.
 
     Raises ValueError for an unknown layer (naming the nearest) and for a layer that does not give one
     tensor.
@@ -100,118 +193,169 @@ def record(model, *layers):
     names = [layer_name(model, layer) for layer in layers]
     recording = Recording(model)
 
-    def keep(name):
-        def hook(module, inputs, output):
-            if not isinstance(output, torch.Tensor):
-                raise ValueError(
-                    f"layer {name!r} gives a {type(output).__name__}, not one tensor: "
-                    f"record a layer inside it, for instance one of {_inside(model, name)}"
-                )
-            if torch.is_grad_enabled() and not output.requires_grad:
-                output = output.detach().requires_grad_()
-            recording._add(name, output)
-            return output.clone()
-        return hook
+    def kept(name, tensor):
+        if not isinstance(tensor, torch.Tensor):
+            raise ValueError(
+                f"layer {name!r} gives a {type(tensor).__name__}, not one tensor: "
+                f"record a layer inside it, for instance one of {_inside(model, name)}"
+            )
+        if torch.is_grad_enabled() and not tensor.requires_grad:
+            tensor = tensor.detach().requires_grad_()
+        recording._add(name, tensor)
+        return tensor.clone()
 
-    with contextlib.ExitStack() as stack:
+    def attach(name):
+        module = model.get_submodule(name.removesuffix(INPUT))
+        if name.endswith(INPUT):
+            return module.register_forward_pre_hook(lambda module, inputs: (kept(name, inputs[0]), *inputs[1:]))
+        return module.register_forward_hook(lambda module, inputs, output: kept(name, output))
+
+    with lock(model), contextlib.ExitStack() as stack:
         for name in dict.fromkeys(names):
-            handle = model.get_submodule(name).register_forward_hook(keep(name))
-            stack.callback(handle.remove)
+            stack.callback(attach(name).remove)
         yield recording
 
 
-def forward(model, x):
-    """The network's output for x, which an in-place first layer spares. Raises ValueError for too small a picture."""
-    try:
-        return model(x.clone())
-    except RuntimeError as error:
-        if "too small" in str(error) or "Kernel size can't be greater" in str(error):
-            size = "×".join(map(str, x.shape[2:]))
-            raise ValueError(f"pictures of {size} are too small for this {type(model).__name__}: {error}") from error
-        raise
-
-
-class _Reached(Exception):
-    """Everything that was asked for is recorded: the rest of the network need not run."""
-
-
-def run_to(model, x, *layers):
-    """The outputs of layers for x, as a `Recording`; what comes after the last of them is not computed.
-
-    x and layers as in `record`, whose errors are raised. A layer that is called several times gives its first
-    output. Call it inside `evaluation_mode`.
-    """
-    names = {layer_name(model, layer) for layer in layers}
-    with record(model, *names) as recording, contextlib.ExitStack() as stack:
-        def stop(module, inputs, output):
-            if len(recording) == len(names):
-                raise _Reached
-
-        for name in names:
-            stack.callback(model.get_submodule(name).register_forward_hook(stop).remove)
-        with contextlib.suppress(_Reached):
-            forward(model, x)
-    return recording
-
-
 class _RuledReLU(torch.autograd.Function):
-    """A ReLU whose backward pass is `rule(f, R)`; with a ceiling, as ReLU6 has, only where f is below it."""
+    """A ReLU, cut off at a ceiling, whose backward pass is `rule(f, R)` below the ceiling and zero above."""
 
     @staticmethod
-    def forward(ctx, f, rule, ceiling):
+    def forward(ctx, f, rule, ceiling, inplace):
         ctx.rule, ctx.ceiling = rule, ceiling
-        ctx.save_for_backward(f)
-        return f.clamp(0, ceiling)
+        ctx.save_for_backward(f.clone() if inplace else f)
+        if not inplace:
+            return f.clamp(0, ceiling)
+        ctx.mark_dirty(f)
+        return f.clamp_(0, ceiling)
 
     @staticmethod
     def backward(ctx, R):
-        f, = ctx.saved_tensors
-        below = ctx.rule(f, R)
-        return below if ctx.ceiling is None else below * (f < ctx.ceiling), None, None
+        (f,) = ctx.saved_tensors
+        signal = ctx.rule(f, R)
+        return (signal if ctx.ceiling is None else signal * (f < ctx.ceiling)), None, None, None
+
+
+# The ways to call a ReLU. Each gives its input, its ceiling and whether it works in place, or None for what is none.
+def _relu(input, inplace=False):
+    return input, None, inplace
+
+
+def _relu_(input):
+    return input, None, True
+
+
+def _relu6(input, inplace=False):
+    return input, 6, inplace
+
+
+def _hardtanh(input, min_val=-1.0, max_val=1.0, inplace=False):
+    return (input, max_val, inplace) if min_val == 0 else None
+
+
+def _threshold(input, threshold, value, inplace=False):
+    return (input, None, inplace) if threshold == value == 0 else None
+
+
+def _clamp(input, min=None, max=None):
+    return (input, None, False) if isinstance(min, int | float) and min == 0 and max is None else None
+
+
+def _clamp_(input, min=None, max=None):
+    return (input, None, True) if _clamp(input, min, max) else None
+
+
+_RELUS = {
+    F.relu: _relu, torch.relu: _relu, torch.Tensor.relu: _relu, torch.relu_: _relu_, torch.Tensor.relu_: _relu_,
+    F.relu6: _relu6, F.hardtanh: _hardtanh, F.threshold: _threshold, torch.threshold: _threshold,
+    torch.clamp: _clamp, torch.Tensor.clamp: _clamp, torch.clamp_min: _clamp, torch.Tensor.clamp_min: _clamp,
+    torch.clip: _clamp, torch.Tensor.clip: _clamp, torch.Tensor.clamp_: _clamp_, torch.Tensor.clamp_min_: _clamp_,
+}
+_OTHER_ACTIVATIONS = {
+    F.celu, F.elu, F.gelu, F.hardsigmoid, F.hardswish, F.hardtanh, F.leaky_relu, F.mish, F.prelu, F.rrelu, F.selu,
+    F.sigmoid, F.silu, F.softplus, F.tanh, torch.prelu, torch.sigmoid, torch.Tensor.sigmoid, torch.tanh,
+    torch.Tensor.tanh,
+}
+
+
+class _Ruled(TorchFunctionMode):
+    """Sees every call of a torch function, in modules or not, and gives ReLUs another backward rule."""
+
+    def __init__(self, rule):
+        super().__init__()
+        self.rule, self.others = rule, Counter()
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        parse = _RELUS.get(function)
+        call = parse(*args, **kwargs) if parse else None
+        if call and call[0].requires_grad and torch.is_grad_enabled():
+            f, ceiling, inplace = call
+            return _RuledReLU.apply(f, self.rule, ceiling, inplace)
+        result = function(*args, **kwargs)
+        if function in _OTHER_ACTIVATIONS and result.requires_grad:
+            self.others[function.__name__] += 1
+        return result
 
 
 @contextlib.contextmanager
 def relu_rule(model, rule):
-    """Replace the backward rule of every ReLU and ReLU6 module by `rule(f, R)` while the block runs.
+    """Replace the backward rule of every ReLU by `rule(f, R)` while the block runs.
 
-    f: the ReLU's input; R: the signal from above, of the same shape; the rule returns the signal below. A ReLU6 is
-    closed from 6 on as well: there the signal below is 0, whatever the rule.
-    Acts on each call of a ReLU, so modules that are used several times or in place are safe: the input is
-    kept apart and nothing is overwritten. The forward pass is unchanged. Nested blocks: the inner rule
-    counts. Other activations, and ReLUs called as functions, keep their own backward rule.
+    f: the ReLU's input; R: the signal from above, of the same shape; the rule returns the signal below.
+    Acts on each call, of a module or of a function, in place or not; the forward pass is unchanged. A ReLU6 also
+    stops the signal above its ceiling, as its gradient does. Nested blocks: the inner rule counts. Other
+    activations keep their own derivative: a warning says how many lie on the way.
 
-    Raises ValueError for a network without a ReLU module, and in a forward pass whose gradient meets none.
+    Raises ValueError in a forward pass whose gradient meets no ReLU, or one that cannot be reached (scripted or
+    compiled code).
     """
-    relus = [module for module in model.modules() if isinstance(module, nn.ReLU | nn.ReLU6)]
-    if not relus:
-        raise ValueError(_why_no_relu(model))
-    met = []      # the ReLUs of a forward pass that the gradient will come through
-
-    def ruled(ceiling, input):
-        met.append(input.requires_grad)
-        return _RuledReLU.apply(input, rule, ceiling)
+    mode = _Ruled(rule)
 
     def check(module, inputs, output):
-        if isinstance(output, torch.Tensor) and output.requires_grad and met and not any(met):
-            raise ValueError(
-                f"the gradient of this {type(model).__name__} comes through none of its {len(relus)} nn.ReLU "
-                "modules: the rule would change nothing"
-            )
-        met.clear()
+        others, mode.others = mode.others, Counter()
+        if isinstance(output, torch.Tensor) and output.requires_grad:
+            _check_graph(type(model).__name__, output, others)
 
-    with _locks.setdefault(model, threading.RLock()):
-        before = [(relu, relu.__dict__.get("forward")) for relu in relus]
+    with lock(model):
         handle = model.register_forward_hook(check)
         try:
-            for relu in relus:
-                relu.forward = functools.partial(ruled, 6 if isinstance(relu, nn.ReLU6) else None)
-            yield model
+            with mode:
+                yield model
         finally:
             handle.remove()
-            for relu, forward in before:
-                relu.__dict__.pop("forward", None)
-                if forward is not None:
-                    relu.forward = forward
+
+
+def _check_graph(name, output, others):
+    ruled = missed = 0
+    for node in _nodes(output.grad_fn):
+        kind = node.name()
+        ruled += kind == "_RuledReLUBackward"
+        missed += kind in ("ReluBackward0", "ThresholdBackward0")
+        missed += kind == "HardtanhBackward0" and node._saved_min_val == 0
+    met = ", ".join(f"{count} {activation}" for activation, count in others.items())
+    if missed:
+        raise NetworkError(f"{missed} of the {ruled + missed} ReLUs of this {name} cannot be reached, because scripted "
+                           "or compiled code calls them: give the network that it was made of")
+    if not ruled:
+        raise NetworkError(
+            f"the gradient of this {name} meets no ReLU that can be reached (other activations: {met or 'none seen'}). "
+            "Guided backprop and the deconvnet change the backward rule of ReLUs and are not defined here. Choose a "
+            "network with ReLUs, such as squeezenet1_1, vgg16 or resnet18, not scripted and not compiled"
+        )
+    if others:
+        warnings.warn(f"{ruled} ReLUs of this {name} obey the rule; {met} on the way keep their own derivative",
+                      stacklevel=2)
+
+
+def _nodes(node):
+    """Every node of an autograd graph."""
+    seen, waiting = set(), [node]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            yield node
+            waiting += [before for before, _ in node.next_functions]
 
 
 class Passes:
@@ -251,7 +395,7 @@ def layer_names(model):
 
 
 def layer_name(model, layer):
-    """The dotted name of a layer given as a module of the model or as its name.
+    """The dotted name of a layer given as a module of the model or as its name, which may end in ":input".
 
     Raises ValueError for a layer that the model does not have, naming the nearest ones.
     """
@@ -261,130 +405,12 @@ def layer_name(model, layer):
                 return name
         raise ValueError(f"this {type(layer).__name__} module is not part of the {type(model).__name__}")
     names = layer_names(model)
-    if layer not in names:
+    if str(layer).removesuffix(INPUT) not in names:
         near = difflib.get_close_matches(str(layer), names, n=5, cutoff=0.3) or names[-5:]
         raise ValueError(f"no layer {layer!r} in {type(model).__name__}; the nearest names are {near}")
     return layer
 
 
-def last_spatial_layer(model, x=None):
-    """Name of the last module before the classifier head whose output `(N, C, h, w)` has several positions.
-
-    x: a preprocessed batch to probe the network with; without it, a black picture of 224 by 224. Pooling,
-    dropout and the head itself do not count. Where several modules give the same tensor the outermost is
-    named, but not a container of the whole trunk. The answer is remembered per model and picture size.
-
-    Raises ValueError for a network without such a layer, and for a transformer, whose features are no maps.
-    """
-    size = None if x is None else tuple(x.shape[2:])
-    structure = tuple((name, id(module)) for name, module in model.named_modules())
-    before, found = _spatial_layers.get(model, (None, None))
-    if before != structure:      # a model not seen yet, or a part of it was exchanged
-        found = {}
-        _spatial_layers[model] = structure, found
-    if size not in found:
-        found[size] = _find_last_spatial_layer(model, x)
-    return found[size]
-
-
-def spatial_layers(model, x=None):
-    """Names of the layers that can be watched as maps: called once, with an output `(N, C, h, w)`, h·w > 1.
-
-    x: as in `last_spatial_layer`. Pooling, dropout and the like are left out. The order is that of the
-    definitions, so that a container stands before what is inside it.
-    """
-    calls = _probe(model, x)
-    times = Counter(name for name, _, _ in calls)
-    spatial = {name for name, module, output in calls if _is_spatial(output) and times[name] == 1
-               and not isinstance(module, _POOLING + _PASSING_ON)}
-    return [name for name in layer_names(model) if name in spatial]
-
-
-def _probe(model, x):
-    """(name, module, output) of every call in a forward pass, in the order in which the calls end."""
-    if x is None:
-        parameter = next(model.parameters(), torch.empty(0))
-        x = torch.zeros(1, 3, 224, 224, device=parameter.device, dtype=parameter.dtype)
-    calls = []
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(evaluation_mode(model))
-        stack.enter_context(torch.no_grad())
-        for name, module in model.named_modules():
-            if name:
-                hook = lambda module, inputs, output, name=name: calls.append((name, module, output))
-                stack.callback(module.register_forward_hook(hook).remove)
-        forward(model, x[:1])
-    return calls
-
-
-def _is_spatial(output):
-    return isinstance(output, torch.Tensor) and output.dim() == 4 and output.shape[2] * output.shape[3] > 1
-
-
-def _find_last_spatial_layer(model, x):
-    calls = _probe(model, x)
-    weighted = [name for name, module, _ in calls if len(module._parameters)]
-    head = _head(weighted) if weighted else None
-    end = next((i for i, (name, _, _) in enumerate(calls) if _is_inside(name, head)), len(calls))
-    body = calls[:end]
-    pooled = [output for _, module, output in body if isinstance(module, _POOLING)]
-    spatial = [
-        (name, module, output) for name, module, output in body
-        if _is_spatial(output) and not isinstance(module, _PASSING_ON)
-        and not any(output is other for other in pooled)
-    ]
-    if not weighted or not spatial:
-        raise ValueError(
-            f"{type(model).__name__} has no layer with a spatial output (N, C, h, w) before its classifier: "
-            "name one yourself with layer="
-        )
-    last = max(i for i, (_, _, output) in enumerate(body) if output is spatial[-1][2])
-    if any(isinstance(module, nn.MultiheadAttention) for _, module, _ in calls[last:]):
-        raise ValueError(
-            f"{type(model).__name__} is a transformer: after {spatial[-1][0]!r} its features are rows of tokens, not "
-            "maps (N, C, h, w). Choose a convolutional network, or name a layer yourself with layer="
-        )
-    same = [(name, module) for name, module, output in spatial if output is spatial[-1][2]]
-    stages = [
-        name for name, module in same
-        if not _is_inside(weighted[0], name) and not isinstance(module, _NORMALIZATIONS)
-    ]
-    candidates = stages or [name for name, _ in same]
-    shallowest = min(name.count(".") for name in candidates)
-    return [name for name in candidates if name.count(".") == shallowest][-1]
-
-
-def _head(weighted):
-    """The container of the last layer with parameters, as far out as possible without taking in the trunk."""
-    prefix = ""
-    while True:
-        children = dict.fromkeys(_child(name, prefix) for name in weighted if name.startswith(prefix))
-        last = _child(weighted[-1], prefix)
-        if len(children) > 1 or last == weighted[-1]:
-            return last
-        prefix = last + "."
-
-
-def _child(name, prefix):
-    return prefix + name[len(prefix):].split(".")[0]
-
-
-def _is_inside(name, container):
-    return name == container or name.startswith(f"{container}.")
-
-
 def _inside(model, name):
     inner = [f"{name}.{child}" for child in layer_names(model.get_submodule(name))]
     return inner[:5] or "(it has none)"
-
-
-def _why_no_relu(model):
-    kinds = [type(module) for module in model.modules()]
-    activations = Counter(kind.__name__ for kind in kinds if kind.__module__ == "torch.nn.modules.activation")
-    found = ", ".join(f"{count} {name}" for name, count in activations.items()) or "no activation modules at all"
-    return (
-        f"{type(model).__name__} has no nn.ReLU module (found: {found}). Guided backprop and the deconvnet change "
-        "the backward rule of ReLUs: on another activation they are not defined, and a ReLU called as a function "
-        "(torch.relu, F.relu) cannot be reached. Choose a network with ReLU modules, such as squeezenet1_1, "
-        "efficientnet_lite0 or resnet18, or replace the functional calls by nn.ReLU modules."
-    )

@@ -13,8 +13,8 @@ import torch
 import torchvision
 from torchvision.models import get_model, get_model_weights, list_models
 
-from .hooks import evaluation_mode, forward
 from .networks import LITE0_WEIGHTS, EfficientNetLite0, fold_batch_norm
+from .scores import class_scores, probabilities
 
 BUNDLED = "squeezenet1_1", "efficientnet_lite0"      # their weights come with the course
 DEFAULT = BUNDLED[0]
@@ -207,108 +207,13 @@ def predict(model, x, k=5):
     x: preprocessed `(N, 3, H, W)`. A batch of one gives one list, a larger batch a list of lists. All classes
     where the network has fewer than k. Raises ValueError for a wrong shape, or a k below 1.
     """
-    check_input(model, x)
-    with evaluation_mode(model), torch.inference_mode():
-        probabilities = check_scores(forward(model, x)).softmax(dim=1).cpu()
-    classes = probabilities.shape[1]
+    scores = class_scores(model, x)
+    classes = scores.shape[1]
     if not isinstance(k, int) or k < 1:
         raise ValueError(f"k={k}: accepted is a whole number from 1; the network has {classes} classes")
-    top, indices = probabilities.topk(min(k, classes), dim=1)
+    top, indices = probabilities(scores.detach()).cpu().topk(min(k, classes), dim=1)
     rows = [
         [Prediction(i, class_name(i, classes), p) for i, p in zip(*row, strict=True)]
         for row in zip(indices.tolist(), top.tolist(), strict=True)
     ]
     return rows[0] if len(rows) == 1 else rows
-
-
-def check_input(model, x):
-    """Raise ValueError unless x is a float tensor `(N, 3, H, W)` of the model's kind, on its device."""
-    if not isinstance(x, torch.Tensor):
-        raise ValueError(f"x is a {type(x).__name__}; accepted is a tensor (N, 3, H, W), as preprocess gives it")
-    if x.dim() != 4 or x.shape[1] != 3 or 0 in x.shape or not x.is_floating_point():
-        raise ValueError(f"x is {tuple(x.shape)} of {x.dtype}; accepted is a float tensor (N, 3, H, W)")
-    parameter = next(model.parameters(), x)
-    if parameter.device != x.device:
-        raise ValueError(f"x is on {x.device}, the model on {parameter.device}: move one with .to(…)")
-    if parameter.dtype != x.dtype:
-        raise ValueError(f"x is {x.dtype}, the model {parameter.dtype}: convert one with .to(…)")
-
-
-def check_scores(scores):
-    """The output of a classifier as it is, or ValueError unless it is one row of scores per picture."""
-    if not isinstance(scores, torch.Tensor) or scores.dim() != 2:
-        given = tuple(scores.shape) if isinstance(scores, torch.Tensor) else type(scores).__name__
-        raise ValueError(f"the network gives {given}; accepted is a classifier with scores (N, K)")
-    return scores
-
-
-def class_score(model, x, target=None):
-    """The scores $S_c(x)$ before the softmax, in the autograd graph: a tensor `(N,)`.
-
-    x: preprocessed `(N, 3, H, W)`. target: see `targets_of`. One forward pass; call it inside
-    `evaluation_mode`. Raises ValueError and IndexError as `check_input` and `targets_of` do.
-    """
-    check_input(model, x)
-    scores = check_scores(forward(model, x))
-    return scores.gather(1, targets_of(scores, target)[:, None])[:, 0]
-
-
-def resolve_targets(model, x, target=None):
-    """One class per row, decided on x itself, for techniques that show the network changed copies of x.
-
-    Returns a LongTensor `(N,)`. Runs the network only for target=None; raises ValueError and IndexError
-    like `check_input` and `targets_of`, but leaves the range of a given class to `class_score`.
-    """
-    check_input(model, x)
-    if target is None:
-        with evaluation_mode(model), torch.no_grad():
-            return check_scores(forward(model, x)).argmax(dim=1)
-    return _one_per_row(target, len(x), x.device)
-
-
-def targets_of(scores, target=None):
-    """One class per row of scores `(N, K)`: a LongTensor `(N,)` on the scores' device.
-
-    target: an int for all rows, integers `(N,)` for one each, None for each row's own top class.
-    Raises IndexError for a class that the network does not have, ValueError for another shape or type.
-    """
-    rows, classes = scores.shape
-    if target is None:
-        return scores.detach().argmax(dim=1)
-    target = _one_per_row(target, rows, scores.device)
-    if target.min() < 0 or target.max() >= classes:
-        wrong = [t for t in target.tolist() if not 0 <= t < classes]
-        raise IndexError(f"class {wrong[0]}: the network's classes are 0 to {classes - 1}")
-    return target
-
-
-def class_indices(target):
-    """Class indices, one or several, as a LongTensor `(n,)`: from an int, a sequence or a tensor.
-
-    Raises ValueError for what holds no whole numbers, such as a name.
-    """
-    try:
-        indices = torch.as_tensor(target).clone()      # autograd keeps no tensor of inference_mode's
-    except (TypeError, ValueError, RuntimeError) as error:
-        hint = f"; find_class({target!r}) finds them by name" if isinstance(target, str) else ""
-        raise ValueError(f"target={target!r}; accepted are class indices: int or LongTensor{hint}") from error
-    if indices.is_floating_point() or indices.is_complex() or indices.dtype == torch.bool:
-        raise ValueError(f"target holds {indices.dtype}; accepted are class indices: int or LongTensor")
-    if indices.dim() > 1:
-        raise ValueError(f"target has shape {tuple(indices.shape)}; accepted are an int or one class for each picture")
-    return indices.long().reshape(-1)
-
-
-def _one_per_row(target, rows, device):
-    indices = class_indices(target).to(device)
-    if len(indices) == 1 and torch.as_tensor(target).dim() == 0:
-        return indices.expand(rows)
-    if len(indices) != rows:
-        raise ValueError(f"target has shape {tuple(indices.shape)}; {rows} pictures need an int or shape ({rows},)")
-    return indices
-
-
-def same_layout(values, x):
-    """A batch `(N, C, H, W)` in the memory layout of x: channels_last is twice as fast on a CPU."""
-    last = x.is_contiguous(memory_format=torch.channels_last)
-    return values.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)

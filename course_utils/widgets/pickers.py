@@ -13,8 +13,9 @@ import traitlets
 from torch import nn
 
 from ..drawing import overlay
-from ..hooks import last_spatial_layer, layer_name, spatial_layers
+from ..hooks import layer_name
 from ..images import ACCEPTED, load_image, sample_image, sample_images
+from ..layers import last_spatial_layer, spatial_layers
 from ..models import (
     BUNDLED,
     DEFAULT,
