@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from .hooks import INPUT, evaluation_mode, forward, home, layer_name, layer_names, leaf, record
+from .hooks import INPUT, check_pictures, evaluation_mode, forward, home, layer_name, layer_names, leaf, record
 
 _POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 _PASSING_ON = (nn.Dropout, nn.Dropout2d, nn.Identity)      # in evaluation mode their output is their input
@@ -29,12 +29,13 @@ class Layers(NamedTuple):
     """What one forward pass tells about the layers of a network, without its tensors.
 
     times: name → number of calls. source: name → the module whose output enters the last call, or None where no
-    module gave it (a sum). maps: names with an output `(N, C, h, w)`. menu: those to choose from. last: the last
-    spatial layer, or None, and then `why` says why there is none.
+    module gave it (a sum). shapes: name → shape of the output. maps: names with an output `(N, C, h, w)`. menu: those
+    to choose from. last: the last spatial layer, or None, and then `why` says why there is none.
     """
 
     times: Counter
     source: dict
+    shapes: dict
     maps: set
     menu: list
     last: str | None
@@ -43,6 +44,8 @@ class Layers(NamedTuple):
 
 def layers_of(model, x=None):
     """The `Layers` of a network for pictures of the size of x (without x: 224 by 224), remembered for each size."""
+    if x is not None:
+        check_pictures(model, x)
     size = None if x is None else tuple(x.shape[2:])
     structure = tuple((name, id(module)) for name, module in model.named_modules())
     before, found = _known.get(model, (None, None))
@@ -78,9 +81,9 @@ def spatial_layer(model, x, layer=None):
     if layer is None:
         return last_spatial_layer(model, x)
     name, layers = layer_name(model, layer), layers_of(model, x)
-    if name in layers.times and name not in layers.maps:
-        raise ValueError(f"layer {name!r} gives no maps (N, C, h, w), channels first, one row a picture; the last "
-                         f"layer that does is {layers.menu[-1] if layers.menu else 'none'!r}")
+    if name in layers.shapes and name not in layers.maps:
+        raise ValueError(f"layer {name!r} gives {layers.shapes[name]}; accepted is a layer with maps (N, C, h, w), "
+                         f"channels first, one row a picture, such as one of {layers.menu[-5:]}")
     return name
 
 
@@ -170,8 +173,10 @@ def _layers(model, calls, output):
         last, why = _last_spatial_layer(model, calls, output), ""
     except ValueError as error:
         last, why = None, str(error)
-    return Layers(times, {call.name: call.source for call in calls}, {call.name for call in maps},
-                  [name for name in layer_names(model) if name in menu], last, why)
+    return Layers(
+        times, {call.name: call.source for call in calls},
+        {call.name: tuple(call.output.shape) for call in calls if isinstance(call.output, torch.Tensor)},
+        {call.name for call in maps}, [name for name in layer_names(model) if name in menu], last, why)
 
 
 def _is_map(output):

@@ -35,7 +35,8 @@ def class_score(model, x, target=None):
     that the network does not have, ValueError for another shape or type of target.
     """
     scores = class_scores(model, x)
-    return scores.gather(1, classes_in(scores, target)[:, None])[:, 0]
+    with evaluation_mode(model):
+        return scores.gather(1, classes_in(scores, target)[:, None])[:, 0]
 
 
 def classes_in(scores, target=None):
@@ -89,14 +90,13 @@ def probabilities(scores):
     return scores.softmax(dim=1)
 
 
-def sum_over(batches, terms, model, x, target=None, *, total=None):
+def sum_over(batches, terms, classes, *, total=None):
     """For each picture the sum of terms over all batches of samples: `(N, …)`, with memory flat in their number.
 
-    terms(i, c, batch): rows to be added up, for picture number i and its class c (decided on x itself, as in
-    `target_classes`). batches: whatever terms takes, total of them, for the bar. Errors as in `class_score`.
+    terms(i, c, batch): rows to be added up, for picture number i and its class c, a tensor `()`. batches: whatever
+    terms takes, total of them, for the bar. classes: `(N,)`, as `target_classes` gives them.
     """
-    classes = target_classes(model, x, target)
-    sums = [0] * len(x)
+    sums = [0] * len(classes)
     for batch in progress(batches, total):
         for i, c in enumerate(classes):
             sums[i] = sums[i] + terms(i, c, batch).sum(dim=0)

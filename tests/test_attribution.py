@@ -8,7 +8,8 @@ from captum import attr as captum
 from torch import nn
 from toys import Toy, network, raising, state_of, toy_pictures
 
-from course_utils import last_spatial_layer, layer_names, preprocess, sample_image, techniques
+from course_utils import last_spatial_layer, preprocess, sample_image, techniques
+from course_utils.hooks import layer_names
 from course_utils.models import BUNDLED
 
 # Every technique that explains a network's answer, as `call(f, model, x, target)`. Where it takes many passes, a few.
@@ -262,7 +263,7 @@ def test_a_layer_may_be_a_name_or_a_module_and_an_unknown_one_is_refused(name):
 def test_a_network_without_relu_modules_is_refused_in_words(name):
     model = Toy(activation=nn.SiLU)
     before = state_of(model)
-    with pytest.raises(ValueError, match="Toy has no nn.ReLU module.*2 SiLU"):
+    with pytest.raises(ValueError, match="this Toy meets no ReLU.*2 silu"):
         attribution(name, model, toy_pictures(), 1)
     assert state_of(model) == before
 

@@ -12,14 +12,14 @@ from course_utils import (
     count_passes,
     evaluation_mode,
     last_spatial_layer,
-    layer_names,
     load_model,
     record,
     relu_rule,
     run_to,
 )
-from course_utils.hooks import spatial_layers
-from course_utils.models import class_score
+from course_utils.hooks import layer_names
+from course_utils.layers import spatial_layers
+from course_utils.scores import class_score
 
 ERRORS = [RuntimeError("on purpose"), KeyboardInterrupt()]
 GUIDED = lambda f, R: R.clamp(min=0) * (f > 0)
@@ -254,23 +254,115 @@ def test_the_inner_of_two_rules_counts_and_the_outer_comes_back():
         torch.testing.assert_close(torch.autograd.grad(model(x).sum(), x)[0], guided)
 
 
-def test_a_relus_own_forward_comes_back():
-    model = hand_network(False)
-    model[1].forward = own = lambda f: f.clamp(min=0)
+def unit(activation):
+    """A hand network with another way to call its ReLUs."""
+    class Unit(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = nn.ModuleList(layer for layer in hand_network(False) if isinstance(layer, nn.Linear))
+
+        def forward(self, x):
+            for layer in self.layers[:-1]:
+                x = activation(layer(x))
+            return self.layers[-1](x)
+
+    return Unit()
+
+
+WAYS_TO_CALL_A_RELU = {
+    "F.relu": nn.functional.relu, "F.relu in place": lambda f: nn.functional.relu(f, inplace=True),
+    "torch.relu": torch.relu, "torch.relu_": torch.relu_,
+    "x.relu()": lambda f: f.relu(), "x.relu_()": lambda f: f.relu_(),
+    "x.clamp(min=0)": lambda f: f.clamp(min=0), "x.clamp_(0)": lambda f: f.clamp_(0),
+    "x.clamp_min(0)": lambda f: f.clamp_min(0),
+    "F.threshold": lambda f: nn.functional.threshold(f, 0, 0), "by keyword": lambda f: nn.functional.relu(input=f),
+    "nn.Threshold": nn.Threshold(0, 0), "F.hardtanh": lambda f: nn.functional.hardtanh(f, 0, 100),
+}
+
+
+@pytest.mark.parametrize("activation", WAYS_TO_CALL_A_RELU.values(), ids=WAYS_TO_CALL_A_RELU)
+def test_a_relu_called_as_a_function_obeys_the_rule(activation):
+    model, x = unit(activation), torch.tensor([[1.0, 2.0]], requires_grad=True)
     with relu_rule(model, GUIDED):
-        assert model[1].forward is not own
-    assert model[1].forward is own and "forward" not in vars(model[3])
+        score = model(x)
+        assert score.item() == -10
+        torch.testing.assert_close(torch.autograd.grad(score.sum(), x)[0], torch.tensor([[0.0, 3.0]]))
 
 
-@pytest.mark.parametrize("name, found", [("googlenet", "no activation modules"), ("efficientnet_b0", r"\d+ SiLU")])
-def test_a_network_without_relu_modules_is_refused_in_words(name, found):
-    model = network(name)
+@pytest.mark.parametrize("name", ["googlenet", "densenet121", "resnet18", "shufflenet_v2_x0_5", "mobilenet_v2"])
+def test_the_ordinary_rule_is_autograds_wherever_relus_are_called(name):
+    model, x = network(name), picture()
+    expected = gradient(model, x)
+    with relu_rule(model, BACKPROP):
+        found = gradient(model, x)
+    assert expected.abs().max() > 0
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * expected.abs().max().item())
+
+
+class Shortcut(nn.Module):
+    """What enters the in-place ReLU goes on beside it, changed by it."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.relu, self.head = nn.Conv2d(3, 4, 1), nn.ReLU(inplace=True), nn.Linear(4, 2)
+
+    def forward(self, x):
+        x = self.conv(x)
+        y = self.relu(x)
+        return self.head((x + y).mean(dim=(2, 3)))
+
+
+class Doubled(nn.ReLU):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+@pytest.mark.parametrize("model", [Shortcut(), nn.Sequential(nn.Conv2d(3, 4, 1), Doubled(), nn.Conv2d(4, 2, 1))],
+                         ids=["in-place shortcut", "subclass of ReLU"])
+def test_the_forward_pass_is_unchanged_and_the_ordinary_rule_autograds(model):
+    x = picture(8, 8).requires_grad_()
+    expected = model(x)
+    slope, = torch.autograd.grad(expected.sum(), x)
+    with relu_rule(model, BACKPROP):
+        found = model(x)
+        torch.testing.assert_close(torch.autograd.grad(found.sum(), x)[0], slope)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("build, found", [
+    (lambda: network("efficientnet_b0"), r"\d+ silu"),
+    (lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.GELU(), nn.Conv2d(4, 2, 1)), "1 gelu"),
+    (lambda: nn.Sequential(nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 1)), "none seen"),
+], ids=["SiLU", "GELU", "linear"])
+def test_a_network_without_relus_is_refused_in_words(build, found):
+    model = build()
     before = state_of(model)
-    with pytest.raises(ValueError, match=rf"no nn.ReLU module.*{found}.*not defined.*Choose") as error:
-        with relu_rule(model, GUIDED):
-            pass
+    with pytest.raises(ValueError, match=rf"meets no ReLU.*{found}.*not defined.*Choose") as error:
+        with evaluation_mode(model), relu_rule(model, GUIDED):
+            model(picture().requires_grad_())
     assert type(model).__name__ in str(error.value)
     assert state_of(model) == before
+
+
+def test_other_activations_beside_the_relus_are_counted_in_a_warning():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.SiLU(), nn.ReLU(), nn.Conv2d(4, 2, 1), nn.SiLU())
+    with pytest.warns(UserWarning, match="1 ReLUs of this Sequential obey the rule; 2 silu on the way"):
+        with relu_rule(model, GUIDED):
+            model(picture().requires_grad_())
+
+
+def test_a_relu_that_cannot_be_reached_is_told():
+    class Half(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.relu, self.script = nn.ReLU(), torch.jit.script(nn.ReLU())
+
+        def forward(self, x):
+            return self.script(self.relu(x) - 1).mean(dim=(2, 3))
+
+    with pytest.raises(ValueError, match="1 of the 2 ReLUs of this Half cannot be reached"):
+        with relu_rule(model := Half(), GUIDED):
+            model(picture().requires_grad_())
 
 
 # evaluation_mode ---------------------------------------------------------------------------------------------
@@ -577,7 +669,7 @@ class Bypassed(nn.Module):
 def test_a_rule_that_would_change_nothing_is_refused():
     model, x = Bypassed(), picture().requires_grad_()
     before = state_of(model)
-    with pytest.raises(ValueError, match="through none of its 1 nn.ReLU modules"):
+    with pytest.raises(ValueError, match="the gradient of this Bypassed meets no ReLU"):
         with evaluation_mode(model), relu_rule(model, GUIDED):
             model(x)
     assert state_of(model) == before

@@ -13,8 +13,6 @@ from torch import nn
 from toys import Toy, network, state_of, toy_pictures
 
 from course_utils import (
-    available_models,
-    best_device,
     class_name,
     class_score,
     evaluation_mode,
@@ -23,17 +21,17 @@ from course_utils import (
     models,
     predict,
     run_to,
-    targets_of,
+    target_classes,
 )
 from course_utils.models import (
     BUNDLED,
+    available_models,
+    best_device,
     cached_file,
-    check_input,
     missing_weights,
     published_weights,
-    resolve_targets,
-    same_layout,
 )
+from course_utils.scores import classes_in
 
 SMALL = "squeezenet1_0"      # a network whose weights are not bundled, small enough to write to disk in a test
 
@@ -417,7 +415,7 @@ WRONG_INPUTS = {
 @pytest.mark.parametrize("x, message", WRONG_INPUTS.values(), ids=WRONG_INPUTS)
 def test_a_wrong_input_is_refused_in_words(x, message):
     model = network("squeezenet1_1")
-    for refuse in (lambda: check_input(model, x), lambda: predict(model, x), lambda: class_score(model, x, 1)):
+    for refuse in (lambda: predict(model, x), lambda: class_score(model, x, 1), lambda: target_classes(model, x, 1)):
         with pytest.raises(ValueError, match=message):
             refuse()
 
@@ -437,7 +435,7 @@ SCORES = torch.tensor([[1.0, 5.0, 2.0], [7.0, 0.0, 3.0]])
     (torch.tensor([2, 0], dtype=torch.int32), [2, 0]),
 ])
 def test_one_class_per_row(target, expected):
-    found = targets_of(SCORES, target)
+    found = classes_in(SCORES, target)
     assert found.dtype == torch.long and found.tolist() == expected
 
 
@@ -445,14 +443,14 @@ def test_one_class_per_row(target, expected):
     (3, IndexError, "class 3: the network's classes are 0 to 2"),
     (-1, IndexError, "class -1: the network's classes are 0 to 2"),
     (torch.tensor([0, 17]), IndexError, "class 17: the network's classes are 0 to 2"),
-    (torch.tensor([0, 1, 2]), ValueError, r"shape \(3,\); 2 pictures need an int or shape \(2,\)"),
+    (torch.tensor([0, 1, 2]), ValueError, r"shape \(3,\); 2 pictures need an int or one class each"),
     (torch.tensor([[0], [1]]), ValueError, r"shape \(2, 1\)"),
-    (1.0, ValueError, "torch.float32.*int or LongTensor"),
+    (1.0, ValueError, "torch.float32.*an int or a LongTensor"),
     (torch.tensor([True, False]), ValueError, "torch.bool"),
 ])
 def test_a_wrong_target_is_refused_in_words(target, error, message):
     with pytest.raises(error, match=message):
-        targets_of(SCORES, target)
+        classes_in(SCORES, target)
 
 
 def test_class_score_is_the_score_before_the_softmax_in_the_graph():
@@ -470,7 +468,7 @@ def test_an_in_place_first_layer_spares_the_picture():
     before = x.clone()
     class_score(model, x, 0)
     predict(model, x, k=1)
-    resolve_targets(model, x)
+    target_classes(model, x)
     torch.testing.assert_close(x, before, rtol=0, atol=0)
 
 
@@ -478,21 +476,11 @@ def test_targets_are_resolved_on_the_picture_itself():
     model, x = Toy().train(), toy_pictures(4)
     before = state_of(model)
     expected = Toy()(x).argmax(dim=1)
-    assert resolve_targets(model, x).tolist() == expected.tolist()
-    assert resolve_targets(model, x, 2).tolist() == [2] * 4
+    assert target_classes(model, x).tolist() == expected.tolist()
+    assert target_classes(model, x, 2).tolist() == [2] * 4
     with pytest.raises(ValueError, match=r"shape \(3,\); 4 pictures"):
-        resolve_targets(model, x, torch.tensor([0, 1, 2]))
+        target_classes(model, x, torch.tensor([0, 1, 2]))
     assert state_of(model) == before
-
-
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_values_take_the_layout_of_x(layout):
-    x = torch.zeros(2, 3, 5, 7).to(memory_format=layout)
-    for given in (torch.contiguous_format, torch.channels_last):
-        values = torch.randn(2, 4, 5, 7).to(memory_format=given)
-        found = same_layout(values, x)
-        assert found.is_contiguous(memory_format=layout)
-        torch.testing.assert_close(found, values, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("call", [
@@ -501,5 +489,5 @@ def test_values_take_the_layout_of_x(layout):
 ], ids=["predict", "class_score", "run_to"])
 @pytest.mark.parametrize("side", [2, 12])
 def test_too_small_a_picture_is_told(call, side):
-    with pytest.raises(ValueError, match=f"pictures of {side}×{side} are too small for this SqueezeNet"):
+    with pytest.raises(ValueError, match=f"this SqueezeNet fails on pictures 1×3×{side}×{side}: "):
         call(network("squeezenet1_1"), torch.zeros(1, 3, side, side))

@@ -32,7 +32,6 @@ from course_utils import (
     image_grid,
     image_picker,
     last_spatial_layer,
-    layer_names,
     layer_picker,
     load_model,
     model_picker,
@@ -45,7 +44,8 @@ from course_utils import (
     sample_images,
     to_image,
 )
-from course_utils.hooks import spatial_layers
+from course_utils.hooks import layer_names
+from course_utils.layers import spatial_layers
 from course_utils.widgets import Drawing, panel, pickers
 from course_utils.widgets.panel import encoded
 
