@@ -9,7 +9,9 @@ from benchmarks.measure import median_times, peak_memory
 from course_utils import last_spatial_layer, load_model, predict, preprocess, record, sample_image, techniques
 from course_utils.techniques import channels_to_try
 
-NETWORKS = {"squeezenet1_1": "pretrained", "efficientnet_lite0": "pretrained", "alexnet": "random", "resnet18": "random"}
+NETWORKS = {
+    "squeezenet1_1": "pretrained", "efficientnet_lite0": "pretrained", "alexnet": "random", "resnet18": "random",
+}
 HEADER = (
     "technique", "ours", "bare passes", "ours / bare", "Captum, same network", "Captum, as documented",
     "our memory", "largest difference",
