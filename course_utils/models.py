@@ -118,7 +118,7 @@ def cached_file(published):
     return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(published.url).path).name
 
 
-def missing_weights(name):
+def must_be_fetched(name):
     """Whether the weights of a network must be fetched first: they are neither bundled nor in torchvision's cache."""
     return name not in BUNDLED and not cached_file(published_weights(name)).is_file()
 
@@ -170,7 +170,7 @@ def _check_cached(file):
 
 
 def _models_that_work_now():
-    return [name for name in available_models() if not missing_weights(name)]
+    return [name for name in available_models() if not must_be_fetched(name)]
 
 
 def class_name(index, classes=1000):

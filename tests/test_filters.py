@@ -56,7 +56,17 @@ def test_normalized_rows_have_root_mean_square_one_and_zero_stays_zero(image):
 def test_layers_before_a_relu(squeezenet):
     assert before_relu(squeezenet, "features.12") == ["features.12.expand1x1", "features.12.expand3x3"]
     assert before_relu(squeezenet, squeezenet.features[1]) == ["features.0"]
+    assert before_relu(squeezenet, "features") == before_relu(squeezenet, "features.12")
     assert before_relu(network("vgg16"), "features.28") == ["features.28"]
+    lite0 = network("efficientnet_lite0", "pretrained")
+    assert before_relu(lite0, "features.17") == before_relu(lite0, "features.17.1") == ["features.17.0"]
+    assert before_relu(lite0, "features.16") == ["features.16"]      # a bottleneck ends without a ReLU
+
+
+def test_filters_of_lite0_that_start_silent_come_alive():
+    model, silent = network("efficientnet_lite0", "pretrained"), [0, 160, 320]
+    first, *_, last = visualize_filter(model, "features.17", silent, steps=12, size=96)
+    assert (first.objective < 0).all() and (last.objective > 1).all()
 
 
 @pytest.mark.parametrize("parameterization", [fourier_parameterization, pixel_parameterization])

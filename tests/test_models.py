@@ -28,7 +28,7 @@ from course_utils.models import (
     available_models,
     best_device,
     cached_file,
-    missing_weights,
+    must_be_fetched,
     published_weights,
 )
 from course_utils.scores import classes_in
@@ -58,7 +58,7 @@ def test_a_bundled_network_needs_neither_a_network_nor_a_cache(monkeypatch, tmp_
     assert not any(module.training for module in model.modules())
     assert not any(parameter.requires_grad for parameter in model.parameters())
     assert model.course_weights is published_weights(name)
-    assert not missing_weights(name) and not (tmp_path / "empty").exists()
+    assert not must_be_fetched(name) and not (tmp_path / "empty").exists()
 
 
 def test_random_weights_come_from_the_seed():

@@ -24,7 +24,7 @@ from ..models import (
     class_name,
     find_class,
     load_model,
-    missing_weights,
+    must_be_fetched,
     published_weights,
 )
 from .panel import Line, in_words
@@ -239,7 +239,7 @@ class ModelPicker(Picker):
         self._thread = None      # what is being loaded is not wanted any more
         name, weights = self.menu.value, self.weights.value
         size = published_weights(name).meta["_file_size"]
-        absent = weights == "pretrained" and missing_weights(name)
+        absent = weights == "pretrained" and must_be_fetched(name)
         # The file's tensors, the network, its copy in another memory layout, and what a picture needs.
         needed, free = 4 * size, available_memory() / 2**20
         warnings = []
