@@ -1,7 +1,6 @@
 """What is imported is declared, the same for pip, conda and Binder, and Binder's scripts can run."""
 
 import ast
-import importlib.metadata
 import os
 import re
 import shutil
@@ -17,6 +16,8 @@ BINDER = ROOT / "binder" / "environment.yml"
 CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
 BINDER_NAMES = {**CONDA_NAMES, "torch": "pytorch-cpu"}
 OF_CONDA_ALONE = {"python", "pip"}
+# Where a module has another name than what is installed for it.
+DISTRIBUTIONS = {"PIL": "pillow", "IPython": "ipython", "yaml": "pyyaml"}
 # Declared because they are run: where the course is read, its kernels, plugins of pytest, and the linter.
 RUN_NOT_IMPORTED = {"jupyterlab", "ipykernel", "nbval", "pytest-xdist", "ruff"}
 # Imported where the weights are converted, which nobody repeats in passing; the script says how to get it.
@@ -50,7 +51,6 @@ def imported(code):
 def distributions_used():
     """(by the course, by its tests and tools): the distributions whose modules are imported there."""
     ours = {path.stem for path in files(".py")} | {"course_utils", "benchmarks"}
-    homes = importlib.metadata.packages_distributions()
     course, proof = set(), set()
     for path in files(".py"):
         modules = course if path.is_relative_to(ROOT / "course_utils") else proof
@@ -59,8 +59,7 @@ def distributions_used():
         for cell in code_cells(read(path)):
             course |= imported(python(cell))
     return [
-        {home.lower() for name in modules - ours - sys.stdlib_module_names - OF_THE_CONVERSION
-         for home in homes.get(name, [f"nothing installed for {name}"])}
+        {DISTRIBUTIONS.get(name, name) for name in modules - ours - sys.stdlib_module_names - OF_THE_CONVERSION}
         for modules in (course, proof)
     ]
 
