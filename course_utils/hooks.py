@@ -93,17 +93,17 @@ def check_pictures(model, x):
         raise ValueError(f"x is a {type(x).__name__}; accepted is a tensor (N, 3, H, W), as preprocess gives it")
     if x.dim() != 4 or x.shape[1] != 3 or 0 in x.shape or not x.is_floating_point():
         raise ValueError(f"x is {tuple(x.shape)} of {x.dtype}; accepted is a float tensor (N, 3, H, W)")
-    device, dtype = home(model)
+    device, dtype = home(model, x)
     if device != x.device:
         raise ValueError(f"x is on {x.device}, the model on {device}: move one with .to(…)")
     if dtype != x.dtype:
         raise ValueError(f"x is {x.dtype}, the model {dtype}: convert one with .to(…)")
 
 
-def home(model):
-    """Device and precision of a model: those of its first parameter, else of its first float buffer, else torch's."""
-    tensors = (t for group in (model.parameters(), model.buffers()) for t in group if t.is_floating_point())
-    first = next(tensors, torch.empty(0))
+def home(model, otherwise=None):
+    """Device and precision of a model: those of its first float parameter or buffer, else of `otherwise`, else torch's."""
+    tensors = (tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point())
+    first = next(tensors, torch.empty(0) if otherwise is None else otherwise)
     return first.device, first.dtype
 
 
