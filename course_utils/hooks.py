@@ -10,6 +10,7 @@ import threading
 import warnings
 import weakref
 from collections import Counter
+from itertools import chain
 
 import torch
 from torch import nn
@@ -101,9 +102,9 @@ def check_pictures(model, x):
 
 
 def home(model, otherwise=None):
-    """Device and precision of a model: those of its first float parameter or buffer, else of `otherwise`, else torch's."""
-    tensors = (tensor for tensor in (*model.parameters(), *model.buffers()) if tensor.is_floating_point())
-    first = next(tensors, torch.empty(0) if otherwise is None else otherwise)
+    """Device and precision of a model: those of its first float parameter or buffer, else of `otherwise`."""
+    tensors = (tensor for tensor in chain(model.parameters(), model.buffers()) if tensor.is_floating_point())
+    first = next(tensors, torch.empty(0, device="cpu") if otherwise is None else otherwise)
     return first.device, first.dtype
 
 
@@ -123,21 +124,18 @@ def leaf(x):
 def gradient_of(value, x):
     """Gradient of `value`, added up over its rows, with respect to a tensor x in its graph; of the shape of x.
 
-    Raises ValueError where none can flow: the network computes under no_grad, detaches, is quantized, or its
-    value does not depend on x.
+    Call it inside `evaluation_mode`. Raises ValueError where no gradient can flow.
     """
-    if not value.requires_grad:
-        raise NetworkError("no gradient comes back from this network: it computes under torch.no_grad, detaches what "
-                           "it computes, or is quantized. Explain the float network that it was made of")
     try:
         with torch.inference_mode(False), torch.enable_grad():
-            (found,) = torch.autograd.grad(value.sum(), x, allow_unused=True)
+            (found,) = torch.autograd.grad(value.sum(), x, allow_unused=True) if value.requires_grad else [None]
     except NetworkError:
         raise
     except RuntimeError as error:
         raise NetworkError(f"no gradient can be taken through this network: {_first_line(error)}") from error
     if found is None:
-        raise NetworkError("the value does not depend on this layer or picture: no gradient comes back to it")
+        raise NetworkError("no gradient comes back: the score does not depend on this layer or picture, or the network "
+                           "computes under torch.no_grad or detaches what it computes")
     return found
 
 
@@ -309,6 +307,7 @@ def relu_rule(model, rule):
     Raises ValueError in a forward pass whose gradient meets no ReLU, or one that cannot be reached (scripted or
     compiled code).
     """
+    _check_network(model)
     mode = _Ruled(rule)
 
     def check(module, inputs, output):

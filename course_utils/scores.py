@@ -60,7 +60,7 @@ def target_classes(model, x, target=None):
 
 def _one_per_row(target, rows):
     given = as_indices(target=target).to(rows.device)
-    if len(given) != len(rows) and torch.as_tensor(target).dim():
+    if len(given) != len(rows) and not (isinstance(target, int) or getattr(target, "ndim", 1) == 0):
         raise ValueError(f"target has shape {tuple(given.shape)}; {len(rows)} pictures need an int or one class each")
     return given.expand(len(rows))
 
@@ -72,7 +72,8 @@ def as_indices(**given):
     """
     ((name, value),) = given.items()
     try:
-        found = torch.as_tensor(value).clone()      # autograd keeps no tensor of inference_mode's
+        # On the CPU whatever the default device is; a clone, because autograd keeps no tensor of inference_mode's.
+        found = torch.as_tensor(value, device=getattr(value, "device", "cpu")).clone()
     except (TypeError, ValueError, RuntimeError) as error:
         hint = f"; find_class({value!r}) finds classes by name" if isinstance(value, str) else ""
         raise ValueError(f"{name}={value!r}; accepted are indices: an int or a LongTensor{hint}") from error
