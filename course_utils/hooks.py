@@ -14,10 +14,10 @@ from itertools import chain
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 _locks = weakref.WeakKeyDictionary()      # one lock per model: a slider's thread and a cell must not mix
+_held = weakref.WeakSet()                 # models in evaluation mode, each by the thread that has its lock
 INPUT = ":input"      # after a layer's name: what enters it, not what it gives
 
 
@@ -42,35 +42,41 @@ def evaluation_mode(model):
     Raises ValueError for a network that cannot be watched or gives no gradients: TorchScript, quantized, made in
     inference mode.
     """
-    _check_network(model)
-    with lock(model):
-        # Only what has to change is touched: a prepared model costs next to nothing here.
-        training = [module for module in model.modules() if module.training]
-        trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        try:
+    with lock(model), contextlib.ExitStack() as stack:
+        if model not in _held:      # only what has to change is touched: a prepared model costs next to nothing here
+            modules = list(model.modules())
+            check_modules(model, modules)
+            training = [module for module in modules if module.training]
+            trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+            stack.callback(_restore, model, training, trainable)
+            _held.add(model)
             for module in training:
                 module.training = False
             for parameter in trainable:
                 parameter.requires_grad_(False)
-            with torch.inference_mode(False), torch.enable_grad():
-                yield model
-        finally:
-            for module in training:
-                module.training = True
-            for parameter in trainable:
-                parameter.requires_grad_(True)
+        with torch.inference_mode(False), torch.enable_grad():
+            yield model
 
 
-def _check_network(model):
+def _restore(model, training, trainable):
+    _held.discard(model)
+    for module in training:
+        module.training = True
+    for parameter in trainable:
+        parameter.requires_grad_(True)
+
+
+def check_modules(model, modules):
+    """Raise ValueError for a model whose modules cannot be watched or give no gradients."""
     instead = "give the float network that it was made of"
-    for module in model.modules():
+    for module in modules:
         if isinstance(module, torch.jit.ScriptModule):
             raise NetworkError(f"this {module.original_name} is TorchScript, whose layers cannot be watched: {instead}")
         if ".quantized" in type(module).__module__:
             raise NetworkError(f"this {type(model).__name__} is quantized and has no gradients: {instead}")
-    if any(parameter.is_inference() for parameter in model.parameters()):
-        raise NetworkError(f"the parameters of this {type(model).__name__} were made in torch.inference_mode, which "
-                           "allows no gradients: make the network, or a deepcopy of it, outside")
+        if any(parameter is not None and parameter.is_inference() for parameter in module._parameters.values()):
+            raise NetworkError(f"the parameters of this {type(model).__name__} were made in torch.inference_mode, which "
+                               "allows no gradients: make the network, or a deepcopy of it, outside")
 
 
 def forward(model, x):
@@ -233,45 +239,19 @@ class _RuledReLU(torch.autograd.Function):
         return (signal if ctx.ceiling is None else signal * (f < ctx.ceiling)), None, None, None
 
 
-# The ways to call a ReLU. Each gives its input, its ceiling and whether it works in place, or None for what is none.
-def _relu(input, inplace=False):
-    return input, None, inplace
-
-
-def _relu_(input):
-    return input, None, True
-
-
-def _relu6(input, inplace=False):
-    return input, 6, inplace
-
-
-def _hardtanh(input, min_val=-1.0, max_val=1.0, inplace=False):
-    return (input, max_val, inplace) if min_val == 0 else None
-
-
-def _threshold(input, threshold, value, inplace=False):
-    return (input, None, inplace) if threshold == value == 0 else None
-
-
-def _clamp(input, min=None, max=None):
-    return (input, None, False) if isinstance(min, int | float) and min == 0 and max is None else None
-
-
-def _clamp_(input, min=None, max=None):
-    return (input, None, True) if _clamp(input, min, max) else None
-
-
+# ReLUs by the name of the function (a name that ends in "_" works in place): from its arguments its input, its ceiling
+# and whether it works in place, or None for a call that is no ReLU.
 _RELUS = {
-    F.relu: _relu, torch.relu: _relu, torch.Tensor.relu: _relu, torch.relu_: _relu_, torch.Tensor.relu_: _relu_,
-    F.relu6: _relu6, F.hardtanh: _hardtanh, F.threshold: _threshold, torch.threshold: _threshold,
-    torch.clamp: _clamp, torch.Tensor.clamp: _clamp, torch.clamp_min: _clamp, torch.Tensor.clamp_min: _clamp,
-    torch.clip: _clamp, torch.Tensor.clip: _clamp, torch.Tensor.clamp_: _clamp_, torch.Tensor.clamp_min_: _clamp_,
+    "relu": lambda input, inplace=False: (input, None, inplace),
+    "relu6": lambda input, inplace=False: (input, 6, inplace),
+    "hardtanh": lambda input, min_val=-1.0, max_val=1.0, inplace=False: min_val == 0 and (input, max_val, inplace),
+    "threshold": lambda input, threshold, value, inplace=False: threshold == value == 0 and (input, None, inplace),
+    "clamp": lambda input, min=None, max=None: min is not None and max is None and min == 0 and (input, None, False),
+    "clamp_min": lambda input, min: isinstance(min, int | float) and min == 0 and (input, None, False),
 }
 _OTHER_ACTIVATIONS = {
-    F.celu, F.elu, F.gelu, F.hardsigmoid, F.hardswish, F.hardtanh, F.leaky_relu, F.mish, F.prelu, F.rrelu, F.selu,
-    F.sigmoid, F.silu, F.softplus, F.tanh, torch.prelu, torch.sigmoid, torch.Tensor.sigmoid, torch.tanh,
-    torch.Tensor.tanh,
+    "celu", "elu", "gelu", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "mish", "prelu", "rrelu", "selu",
+    "sigmoid", "silu", "softplus", "tanh",
 }
 
 
@@ -283,21 +263,21 @@ class _Ruled(TorchFunctionMode):
         self.rule, self.others = rule, Counter()
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        parse = _RELUS.get(function)
-        call = parse(*args, **kwargs) if parse else None
+        kwargs, name = kwargs or {}, getattr(function, "__name__", "")
+        kind = name.strip("_")
+        call = _RELUS[kind](*args, **kwargs) if kind in _RELUS else None
         if call and call[0].requires_grad and torch.is_grad_enabled():
             f, ceiling, inplace = call
-            return _RuledReLU.apply(f, self.rule, ceiling, inplace)
+            return _RuledReLU.apply(f, self.rule, ceiling, inplace or name.endswith("_"))
         result = function(*args, **kwargs)
-        if function in _OTHER_ACTIVATIONS and result.requires_grad:
-            self.others[function.__name__] += 1
+        if kind in _OTHER_ACTIVATIONS and result.requires_grad:
+            self.others[kind] += 1
         return result
 
 
 @contextlib.contextmanager
 def relu_rule(model, rule):
-    """Replace the backward rule of every ReLU by `rule(f, R)` while the block runs.
+    """Replace the backward rule of every ReLU in a model by `rule(f, R)` while the block runs.
 
     f: the ReLU's input; R: the signal from above, of the same shape; the rule returns the signal below.
     Acts on each call, of a module or of a function, in place or not; the forward pass is unchanged. A ReLU6 also
@@ -307,30 +287,33 @@ def relu_rule(model, rule):
     Raises ValueError in a forward pass whose gradient meets no ReLU, or one that cannot be reached (scripted or
     compiled code).
     """
-    _check_network(model)
-    mode = _Ruled(rule)
+    check_modules(model, model.modules())
+    mode, own = _Ruled(rule), model.__dict__.get("forward")
+    forward = getattr(model.forward, "without_rule", model.forward)
 
-    def check(module, inputs, output):
-        others, mode.others = mode.others, Counter()
+    def ruled(*args, **kwargs):
+        entered, mode.others = {x.grad_fn for x in args if isinstance(x, torch.Tensor)}, Counter()
+        with mode:
+            output = forward(*args, **kwargs)
         if isinstance(output, torch.Tensor) and output.requires_grad:
-            _check_graph(type(model).__name__, output, others)
+            _check_graph(type(model).__name__, _nodes(output.grad_fn, entered), mode.others)
+        return output
 
+    ruled.without_rule = forward
     with lock(model):
-        handle = model.register_forward_hook(check)
         try:
-            with mode:
-                yield model
+            model.forward = ruled
+            yield model
         finally:
-            handle.remove()
+            del model.forward
+            if own is not None:
+                model.forward = own
 
 
-def _check_graph(name, output, others):
-    ruled = missed = 0
-    for node in _nodes(output.grad_fn):
-        kind = node.name()
-        ruled += kind == "_RuledReLUBackward"
-        missed += kind in ("ReluBackward0", "ThresholdBackward0")
-        missed += kind == "HardtanhBackward0" and node._saved_min_val == 0
+def _check_graph(name, nodes, others):
+    kinds = Counter(node.name() for node in nodes if node.name() != "HardtanhBackward0" or node._saved_min_val == 0)
+    ruled = kinds["_RuledReLUBackward"]
+    missed = kinds["ReluBackward0"] + kinds["ThresholdBackward0"] + kinds["HardtanhBackward0"]
     met = ", ".join(f"{count} {activation}" for activation, count in others.items())
     if missed:
         raise NetworkError(f"{missed} of the {ruled + missed} ReLUs of this {name} cannot be reached, because scripted "
@@ -346,9 +329,9 @@ def _check_graph(name, output, others):
                       stacklevel=2)
 
 
-def _nodes(node):
-    """Every node of an autograd graph."""
-    seen, waiting = set(), [node]
+def _nodes(node, seen):
+    """Every node of an autograd graph down to those that were seen before."""
+    waiting = [node]
     while waiting:
         node = waiting.pop()
         if node is not None and node not in seen:

@@ -19,9 +19,8 @@ def class_scores(model, x):
     if not isinstance(scores, torch.Tensor) or scores.dim() != 2 or len(scores) != len(x):
         raise NetworkError(f"the network gives {given} for {len(x)} pictures; accepted is a classifier with scores "
                            "(N, K): wrap it in a module that returns them")
-    values = scores.detach()
-    if values.shape[1] > 1 and (values > 0).all() and torch.allclose(
-            values.sum(dim=1), values.new_ones(len(values)), atol=1e-2 if values.dtype.itemsize < 4 else 1e-4):
+    values, rounding = scores.detach(), 1e-2 if scores.dtype.itemsize < 4 else 1e-4
+    if values.shape[1] > 1 and ((values.sum(dim=1) - 1).abs() < rounding).all() and (values > 0).all():
         raise NetworkError("the network gives probabilities, each row of which adds up to 1; accepted are the scores "
                            "before the softmax: leave its last layer out")
     return scores

@@ -355,14 +355,20 @@ def test_a_relu_that_cannot_be_reached_is_told():
     class Half(nn.Module):
         def __init__(self):
             super().__init__()
-            self.relu, self.script = nn.ReLU(), torch.jit.script(nn.ReLU())
+            self.conv, self.relu = nn.Conv2d(3, 4, 1), nn.ReLU()
 
-        def forward(self, x):
-            return self.script(self.relu(x) - 1).mean(dim=(2, 3))
+        def forward(self, x):      # called below torch's Python functions, as compiled code does
+            return torch.ops.aten.relu(self.relu(self.conv(x)) - 1).mean(dim=(2, 3))
 
     with pytest.raises(ValueError, match="1 of the 2 ReLUs of this Half cannot be reached"):
         with relu_rule(model := Half(), GUIDED):
             model(picture().requires_grad_())
+
+
+def test_the_rule_of_a_part_leaves_the_rest_of_the_network_alone():
+    model, x = hand_network(True), torch.tensor([[1.0, 2.0]], requires_grad=True)
+    with relu_rule(model[3], GUIDED):      # R = (1, 0) below it, then (5, -1, 3), of which f > 0 leaves (0, -1, 3)
+        torch.testing.assert_close(torch.autograd.grad(model(x).sum(), x)[0], torch.tensor([[-2.0, 2.0]]))
 
 
 # evaluation_mode ---------------------------------------------------------------------------------------------
