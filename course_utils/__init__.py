@@ -2,7 +2,7 @@
 
 from .drawing import heatmap, image_grid, normalize_map, overlay, show
 from .environment import setup
-from .hooks import count_passes, evaluation_mode, gradient_of, leaf, record, relu_rule
+from .hooks import count_passes, evaluation_mode, gradient_of, home, leaf, record, relu_rule
 from .images import (
     load_image,
     preprocess,
@@ -16,13 +16,13 @@ from .images import (
 from .layers import last_spatial_layer, run_to, spatial_layer
 from .models import class_name, find_class, load_model, predict
 from .progress import progress
-from .scores import class_score, class_scores, probabilities, sum_over, target_classes
+from .scores import as_indices, class_score, class_scores, probabilities, sum_over, target_classes
 from .steps import Step, last_step
 from .widgets import class_picker, drawing_picker, explore, image_picker, layer_picker, model_picker, play
 
 __all__ = [
-    "Step", "class_name", "class_picker", "class_score", "class_scores", "count_passes", "drawing_picker",
-    "evaluation_mode", "explore", "find_class", "gradient_of", "heatmap", "image_grid", "image_picker",
+    "Step", "as_indices", "class_name", "class_picker", "class_score", "class_scores", "count_passes", "drawing_picker",
+    "evaluation_mode", "explore", "find_class", "gradient_of", "heatmap", "home", "image_grid", "image_picker",
     "last_spatial_layer", "last_step", "layer_picker", "leaf", "load_image", "load_model", "model_picker",
     "normalize_map", "overlay", "play", "predict", "preprocess", "probabilities", "progress", "record", "relu_rule",
     "run_to",

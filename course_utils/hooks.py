@@ -75,8 +75,8 @@ def check_modules(model, modules):
         if ".quantized" in type(module).__module__:
             raise NetworkError(f"this {type(model).__name__} is quantized and has no gradients: {instead}")
         if any(parameter is not None and parameter.is_inference() for parameter in module._parameters.values()):
-            raise NetworkError(f"the parameters of this {type(model).__name__} were made in torch.inference_mode, which "
-                               "allows no gradients: make the network, or a deepcopy of it, outside")
+            raise NetworkError(f"the parameters of this {type(model).__name__} were made in torch.inference_mode, "
+                               "which allows no gradients: make the network, or a deepcopy of it, outside")
 
 
 def forward(model, x):

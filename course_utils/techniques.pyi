@@ -24,6 +24,13 @@ def saliency_map(gradient):
     """
 
 
+def probability_gradient(model, x, target=None):
+    """Gradient of the class's probability, after the softmax: `(N, 3, H, W)`, signed.
+
+    Arguments and errors as for `vanilla_gradient`.
+    """
+
+
 def sobel_edges(image):
     """How fast brightness changes across and down: `(N, 2, H, W)`, signed, without any network.
 
@@ -36,6 +43,10 @@ def rank_correlation(a, b):
 
     a, b: `(N, …)` of one shape; equal values are ranked in the order in which they stand.
     """
+
+
+def where_open(f, R):
+    """The signal R where a ReLU with the input f was open, else zero: $1[f > 0]\\,R$."""
 
 
 def backprop_rule(f, R):
@@ -65,7 +76,7 @@ def guided_backprop(model, x, target=None):
     """Guided backpropagation from the class score to the picture: `(N, 3, H, W)`, signed.
 
     x: preprocessed `(N, 3, H, W)`. target: class index, `(N,)` indices, or None for each row's top
-    class. Raises ValueError for a network without ReLU modules and for a wrong x or target,
+    class. Raises ValueError for a network without ReLUs and for a wrong x or target,
     IndexError for a class that does not exist. Springenberg et al. 2014.
     """
 
@@ -205,7 +216,7 @@ def guided_grad_cam(model, x, target=None, *, layer=None):
 
     x: preprocessed `(N, 3, H, W)`. target: class index, `(N,)` indices, or None for each row's top
     class. layer: as for `grad_cam`, whose map is enlarged bilinearly to the picture's size.
-    Raises ValueError for a network without ReLU modules, else as `grad_cam`.
+    Raises ValueError for a network without ReLUs, else as `grad_cam`.
     Selvaraju et al. 2016, section 3.2: $M^c = \\mathrm{up}(L^c) \\odot R^0$.
     """
 
@@ -398,7 +409,7 @@ def layer_activation_gradient(model, x, layer, channel, position=None, rule='gui
     `(N, C, h, w)`. channel: its index. position: a unit `(i, j)`; None for the channel's mean over
     all positions. rule: "guided" (Springenberg et al. 2014, figure 3) or "plain" gradients.
     Raises IndexError for a channel or position that the layer does not have, ValueError for another
-    rule or layer, and for "guided" on a network without ReLU modules.
+    rule or layer, and for "guided" on a network without ReLUs.
     """
 
 

@@ -111,7 +111,7 @@ def test_a_class_that_is_not_there(squeezenet, target):
 
 @pytest.mark.parametrize("target", [1.5, "flamingo"])
 def test_what_is_no_class(squeezenet, target):
-    with pytest.raises(ValueError, match="accepted are class indices"):
+    with pytest.raises(ValueError, match="accepted are indices"):
         next(generate_class_image(squeezenet, target, size=64))
 
 
