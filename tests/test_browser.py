@@ -45,7 +45,10 @@ from course_utils.techniques import generate_class_image
 play(generate_class_image, model=load_model(), target=ipywidgets.IntSlider(130, 0, 999), steps=100_000)
 """
 NOTHING_RUNS = """
+import os
 import threading
+
+assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
 
 for thread in threading.enumerate():
     if thread.name == "course panel":
@@ -78,9 +81,11 @@ def server(tmp_path_factory):
         "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={copy}",
         "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=",
     ]
+    env = {**os.environ, **{name: str(folder / name) for name in own},
+           "JUPYTER_CONFIG_PATH": str(ROOT / "tools" / "jupyter")}
+    env.pop("OMP_WAIT_POLICY", None)      # that file sets it
     with open(folder / "log", "w") as log:
-        process = subprocess.Popen(
-            command, env={**os.environ, **{name: str(folder / name) for name in own}}, stdout=log, stderr=log)
+        process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
     try:
         wait_for(lambda: answers(f"http://127.0.0.1:{port}/api/status?token={token}"), 60,
                  lambda: (folder / "log").read_text())
