@@ -548,6 +548,66 @@ def test_an_unknown_class_names_the_nearest_and_changes_nothing(typed, said):
     assert picker.message == "" and picker.value == 56
 
 
+@pytest.mark.parametrize("typed, completed", [("85", "85 quail"), ("macaw", "88 macaw"), (" Flamingo", "130 flamingo")])
+def test_what_was_typed_becomes_the_whole_name(typed, completed):
+    picker = class_picker(281)
+    picker.field.value = typed
+    assert picker.field.value == picker.text == completed and picker.message == ""
+
+
+def test_of_several_classes_the_field_shows_the_one_that_is_taken():
+    picker = class_picker(281)
+    picker.field.value = "snake"
+    assert picker.field.value == picker.text == f"{find_class('snake')[0]} {class_name(find_class('snake')[0])}"
+    picker.menu.value = 56
+    assert picker.field.value == "56 king snake" and len(picker.menu.options) > 5
+
+
+@pytest.mark.parametrize("make", [lambda **controls: play(growing, steps=5, **controls),
+                                  lambda **controls: explore(counted, button="Run", n=3, **controls)],
+                         ids=["play", "explore"])
+def test_nothing_runs_on_a_class_that_is_not_the_one_in_the_field(make):
+    shown = make(level=(picker := class_picker(88)))
+    picker.field.value = "kingsnake"
+    assert picker.message.endswith("Still in use: 88 macaw.")
+    shown.run.click()
+    shown.wait(SECONDS)
+    assert shown.image.value == b"" and not shown.run.disabled
+    assert shown.status.startswith("Not run, because of level: ") and "king snake" in shown.status
+    picker.field.value = "king snake"
+    shown.run.click()
+    shown.wait(SECONDS)
+    assert shown.image.value and "Not run" not in shown.status
+
+
+def test_nothing_runs_on_the_network_before_while_another_is_loading(monkeypatch, empty_cache):
+    models = model_picker()
+    shown = play(lambda model: growing(), model=models)
+    models.menu.value = "vgg16"
+    shown.run.click()
+    shown.wait(SECONDS)
+    assert shown.status.startswith("Not run, because of model: The weights of vgg16 must be fetched first")
+    assert models.message.endswith("Still in use: squeezenet1_1, pretrained weights.") and shown.image.value == b""
+
+
+def test_the_panel_says_which_class_it_draws_and_what_the_network_says():
+    target = class_picker(281)
+    shown = explore(lambda image, model, target: image, image=image_picker("cat_dog"),
+                    model=load_model(device="cpu"), target=target)
+    said = r"map for 281 tabby \(0\.28\) · the network says German shepherd \(0\.39\) · [\d.]+ s"
+    assert re.fullmatch(said, shown.status)
+    target.field.value = ""
+    shown.wait(SECONDS)
+    assert re.fullmatch(r"map for 235 German shepherd \(0\.39\) · [\d.]+ s", shown.status)
+
+
+def test_play_says_for_which_class_it_runs():
+    shown = play(lambda target: growing(), target=class_picker(88))
+    shown.run.click()
+    shown.wait(SECONDS)
+    assert shown.status.startswith("88 macaw · step 5 · objective ")
+
+
 def test_only_imagenets_classes_have_names():
     picker = class_picker(3, classes=10)
     assert picker.text == picker.field.value == "class 3" and len(picker.field.options) == 10
@@ -646,12 +706,13 @@ def test_weights_are_fetched_only_after_a_click_and_no_network_is_told(monkeypat
     picker.fetch.click()
     picker.wait(SECONDS)
     assert len(asked) == 1 and "no network here" in picker.message and picker.message.startswith("RuntimeError: ")
-    assert picker.message.endswith("Still in use: squeezenet1_1, pretrained weights")
-    assert picker.value is before and picker.fetch.layout.display is None      # to try again
-    picker.weights.value = "random"
+    assert picker.message.endswith("Still in use: squeezenet1_1, pretrained weights.")
+    assert picker.value is before and picker.menu.value == "squeezenet1_1" and picker.fetch.layout.display == "none"
+    picker.menu.value = "vgg16"      # to try again
+    assert picker.fetch.layout.display is None and picker.refusal
     picker.menu.value = "squeezenet1_1"
     picker.wait(SECONDS)
-    assert picker.message == "" and picker.fetch.layout.display == "none"
+    assert picker.message == picker.refusal == "" and picker.fetch.layout.display == "none"
 
 
 def test_a_fetch_says_how_much_has_arrived(monkeypatch, empty_cache):

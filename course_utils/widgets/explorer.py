@@ -1,7 +1,15 @@
 """`explore`: change a control, see the picture change."""
 
+import torch
+from PIL import Image
+from torch import nn
+
+from ..images import preprocess
+from ..models import class_name
 from ..progress import Listener, Stopped
+from ..scores import class_scores, probabilities
 from .panel import Panel, in_words, measured
+from .pickers import ClassPicker
 
 
 def explore(function, *, button=None, **controls):
@@ -31,11 +39,9 @@ class Explore(Panel):
 
     def __init__(self, function, button, controls):
         self._button = button
-        self._asked = None      # the values of the newest picture that was asked for
         super().__init__(function, controls, runs=button is not None)
         if button is not None:
             self.run.description = button
-            self.run.on_click(lambda _: self._clicked())
             self._line.say(f"Press {button}.")
 
     def draw(self):
@@ -44,23 +50,14 @@ class Explore(Panel):
         self._show(*self._compute(self._asked))
 
     def _changed(self, change):
-        values = self.values()
         if self._button is not None:
             if not self.run.disabled:
                 self._line.say(f"The controls changed: press {self._button}.")
         # A picker that follows another reports twice; unchanged controls give the very same objects.
-        elif self._asked is None or any(values[name] is not self._asked[name] for name in values):
-            self._asked = values
-            self._worker.submit(lambda unwanted: self._work(values, unwanted))
+        elif any(value is not self._asked[name] for name, value in self.values().items()):
+            self._submit()
 
-    def _clicked(self):
-        if not self.run.disabled:
-            values = self.values()
-            self._busy(True)
-            self._line.say("Computing …")
-            self._worker.submit(lambda unwanted: self._work(values, unwanted))
-
-    def _work(self, values, unwanted):
+    def _work(self, values, recipe, unwanted):
         Listener(self._tell, unwanted).listen()
         try:
             picture, text = self._compute(values)
@@ -81,7 +78,22 @@ class Explore(Panel):
         with measured(values.values()) as cost:
             result = self.function(**values)
             picture, text = result if isinstance(result, tuple) else (result, "")
-            return picture, f"{text} · {cost()}" if text else cost()
+            cost = cost()
+        return picture, " · ".join(filter(None, [self._asked_about(values), text, cost]))
+
+    def _asked_about(self, values):
+        """Which class the picture is about, and what the network says, where it is asked about a photograph."""
+        targets = [values[name] for name, control in self.controls.items() if isinstance(control, ClassPicker)]
+        models, images = ([value for value in values.values() if isinstance(value, kind)]
+                          for kind in (nn.Module, Image.Image))
+        if not (targets and models and images):
+            return ""
+        with torch.no_grad():
+            p = probabilities(class_scores(models[0], preprocess(images[0], models[0])))[0]
+        top = int(p.argmax())
+        asked = top if targets[0] is None else targets[0]
+        said = f"map for {asked} {class_name(asked, len(p))} ({p[asked]:.2f})"
+        return said if asked == top else f"{said} · the network says {class_name(top, len(p))} ({p[top]:.2f})"
 
     def _show(self, picture, text):
         super()._show(picture)

@@ -14,6 +14,7 @@ import weakref
 from pathlib import Path
 
 import ipywidgets as widgets
+import torch
 from IPython import get_ipython
 from torch import nn
 
@@ -35,6 +36,7 @@ class Panel(widgets.VBox):
         self.function = function
         self.controls = {name: control for name, control in controls.items() if isinstance(control, widgets.Widget)}
         self._given = controls
+        self._asked = None      # the values that were computed with last
         self._worker = Worker()
         self.image = widgets.Image(format="jpeg", layout={"display": "none", "min_width": "min(448px, 100%)"})
         self.run = button("Run", "play", button_style="primary")
@@ -60,6 +62,7 @@ class Panel(widgets.VBox):
             if panel._cell == self._cell and panel._execution != self._execution:
                 panel.close()
         _panels.add(self)
+        self.run.on_click(lambda _: self._start())
         self.stop.on_click(lambda _: self._halt())
         for control in self.controls.values():
             control.observe(self._changed, "value")
@@ -90,6 +93,32 @@ class Panel(widgets.VBox):
 
     def _changed(self, change):
         """A control has a new value."""
+
+    def _start(self):
+        """Run was pressed. Nothing runs on values that are not those on the screen."""
+        if self.run.disabled:
+            return
+        for name, control in self.controls.items():
+            if why := getattr(control, "refusal", ""):
+                self._line.say(f"Not run, because of {name.replace('_', ' ')}: {why}.", error=True)
+                return
+        self._busy(True)
+        self._line.say("Starting …")
+        self._submit()
+
+    def _submit(self):
+        """Hand the values of now to the thread, and what a recipe says of them, which later belongs to others."""
+        values = self._asked = self.values()
+        recipe = {name: self._told(name, value) for name, value in values.items()}
+        self._worker.submit(lambda unwanted: self._work(values, recipe, unwanted))
+
+    def _told(self, name, value):
+        """A value as it stands in the recipe of a saved picture."""
+        if isinstance(value, nn.Module):
+            return getattr(value, "course_name", type(value).__name__)
+        if isinstance(value, torch.Tensor):
+            return f"tensor {tuple(value.shape)}"
+        return getattr(self.controls.get(name), "text", value)
 
     def _halt(self):
         self.stop.disabled = True      # what runs ends within one step

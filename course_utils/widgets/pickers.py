@@ -31,9 +31,13 @@ from .panel import Line, in_words
 
 
 class Picker(widgets.VBox):
-    """Base of the pickers: `value`, and beside it `text` (the value in words) and `message`."""
+    """Base of the pickers: `value`, and beside it `text` (the value in words), `message` and `refusal`.
+
+    refusal: why the value is not what the fields show, or "". Until it is, nothing runs on it.
+    """
 
     value = traitlets.Any()
+    refusal = ""
 
     def __init__(self, *fields):
         self._filling = False
@@ -56,16 +60,28 @@ class Picker(widgets.VBox):
 
     def _fill(self, menu, options, chosen):
         """Give a menu new options. It passes through the first one, which is nobody's business."""
-        self._filling = True
-        menu.options = options
-        menu.value = chosen
-        self._filling = False
+        with self._unheard():
+            menu.options = options
+            menu.value = chosen
         self._pick(chosen)
+
+    @contextlib.contextmanager
+    def _unheard(self):
+        """Fields that change while the block runs were not changed by the user."""
+        self._filling = True
+        yield
+        self._filling = False
 
     def _pick(self, chosen):
         """The user chose from a menu."""
+        self.refusal = ""
         self.value = chosen
         self._line.say("")
+
+    def _refuse(self, why, error=True):
+        """The fields show what cannot be taken, or not yet: the value stays."""
+        self.refusal = why
+        self._line.say(f"{why}. Still in use: {self.text}.", error)
 
 
 def image_picker(name="red_panda", *, label="photograph"):
@@ -93,8 +109,7 @@ class ImagePicker(Picker):
         return self.menu.value
 
     def _pick(self, chosen):
-        self.value = self._uploaded[chosen] if chosen in self._uploaded else sample_image(chosen)
-        self._line.say("")
+        super()._pick(self._uploaded[chosen] if chosen in self._uploaded else sample_image(chosen))
 
     def _received(self, change):
         for file in change.new:      # none, when the upload is emptied below
@@ -129,7 +144,7 @@ class ClassPicker(Picker):
         super().__init__(self.field, self.menu)
         self.value = target
         self._follow(self.menu)
-        self.field.observe(self._typed, "value")
+        self.field.observe(lambda change: self._filling or self._typed(change.new.strip()), "value")
 
     @property
     def text(self):
@@ -141,11 +156,16 @@ class ClassPicker(Picker):
         name = class_name(index, self._classes)
         return name if name.startswith("class ") else f"{index} {name}"
 
-    def _typed(self, change):
+    def _pick(self, chosen):
+        super()._pick(chosen)
+        with self._unheard():      # what was typed becomes the whole name
+            self.field.value = "" if chosen is None else self.text
+
+    def _typed(self, typed):
         try:
-            matches = self._matches(change.new.strip())
+            matches = self._matches(typed)
         except (ValueError, IndexError) as error:
-            self._line.say(in_words(error), error=True)
+            self._refuse(in_words(error))
             return
         self._fill(self.menu, [(self._words(i), i) for i in matches], matches[0])
         self.menu.layout.display = None if len(matches) > 1 else "none"
@@ -194,7 +214,7 @@ class LayerPicker(Picker):
         try:
             self._offer(change.new)
         except Exception as error:
-            self._line.say(in_words(error), error=True)
+            self._refuse(in_words(error))
 
 
 def model_picker(name=DEFAULT, weights="pretrained", *, label="model"):
@@ -217,15 +237,15 @@ class ModelPicker(Picker):
         self.fetch = widgets.Button(icon="download", layout={"display": "none"})
         super().__init__(self.menu, self.weights, self.fetch)
         self.value = value
-        self._text = f"{name}, {weights} weights"
+        self._in_use = name, weights
         self._thread = None
-        self.menu.observe(self._chosen, "value")
-        self.weights.observe(self._chosen, "value")
+        for menu in (self.menu, self.weights):
+            menu.observe(lambda change: self._filling or self._chosen(), "value")
         self.fetch.on_click(lambda _: self._load())
 
     @property
     def text(self):
-        return self._text
+        return "{}, {} weights".format(*self._in_use)
 
     def wait(self, timeout=None):
         """Block until the network is loaded; TimeoutError after so many seconds."""
@@ -235,7 +255,7 @@ class ModelPicker(Picker):
             if thread.is_alive():
                 raise TimeoutError(f"{self.menu.value} is not loaded after {timeout} s")
 
-    def _chosen(self, change):
+    def _chosen(self):
         self._thread = None      # what is being loaded is not wanted any more
         name, weights = self.menu.value, self.weights.value
         size = published_weights(name).meta["_file_size"]
@@ -244,18 +264,19 @@ class ModelPicker(Picker):
         needed, free = 4 * size, available_memory() / 2**20
         warnings = []
         if absent:
-            warnings.append(f"The weights of {name} must be fetched first, once: {size:.0f} MB.")
+            warnings.append(f"The weights of {name} must be fetched first, once: {size:.0f} MB")
         if needed > free:
-            warnings.append(f"{name} may need {needed:.0f} MB of memory, {free:.0f} MB are free: the kernel may die.")
-        self._line.say(" ".join(warnings), error=needed > free)
+            warnings.append(f"{name} may need {needed:.0f} MB of memory, {free:.0f} MB are free: the kernel may die")
         self.fetch.description = "Fetch and use" if absent else "Use all the same"
         self.fetch.layout.display = None if warnings else "none"
-        if not warnings:
+        if warnings:
+            self._refuse(". ".join(warnings), error=needed > free)
+        else:
             self._load()
 
     def _load(self):
         self.fetch.layout.display = "none"
-        self._line.say(f"Loading {self.menu.value} …")
+        self._refuse(f"Loading {self.menu.value}", error=False)
         arguments = self.menu.value, self.weights.value
         self._thread = threading.Thread(target=self._loading, args=arguments, name="course model", daemon=True)
         self._thread.start()
@@ -265,14 +286,17 @@ class ModelPicker(Picker):
             try:
                 model, failure = load_model(name, weights=weights), ""
             except Exception as error:      # whatever it is: here it can only be told
-                model, failure = None, f"{in_words(error)}. Still in use: {self.text}"
+                model, failure = None, in_words(error)
         if threading.current_thread() is not self._thread:
             return
-        self._line.say(failure, error=True)
-        self.fetch.layout.display = None if failure else "none"
-        if model:
-            self._text = f"{name}, {weights} weights"
-            self.value = model
+        if failure:
+            with self._unheard():
+                self.menu.value, self.weights.value = self._in_use
+            self.refusal = ""
+            self._line.say(f"{failure}. Still in use: {self.text}.", error=True)
+        else:
+            self._in_use = name, weights
+            self._pick(model)
 
     @contextlib.contextmanager
     def _fetching_watched(self, name):

@@ -11,12 +11,11 @@ import matplotlib
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from torch import nn
 
 from ..drawing import image_grid
 from ..images import save_animation, save_image
 from .panel import Panel, button, encoded, in_words, measured, side_by_side
-from .pickers import Picker
+from .pickers import ClassPicker
 
 FRAMES = 60             # kept for the animation, at most
 WIDEST_FRAME = 480      # pixels
@@ -49,33 +48,14 @@ class Play(Panel):
             part.add_class(f"course-{name}")
         rows = [side_by_side(self.save_png, self.save_gif), self.curve]
         super().__init__(function, controls, runs=True, rows=rows)
-        self.run.on_click(lambda _: self._run())
         self.save_png.on_click(lambda _: self._save(".png"))
         self.save_gif.on_click(lambda _: self._save(".gif"))
         self._line.say("Press Run.")
 
-    def _run(self):
-        if self.run.disabled:
-            return
-        values = self.values()
-        recipe = {"technique": self._name, **self._recipe}
-        recipe |= {name: self._told(name, value) for name, value in values.items()}
-        self._film = film = Film(recipe)
-        self._busy(True)
-        self._line.say("Starting …")
-        self._worker.submit(lambda unwanted: self._work(film, values, unwanted))
-
-    def _told(self, name, value):
-        """A value as it stands in the recipe."""
-        if isinstance(self.controls.get(name), Picker):
-            return self.controls[name].text
-        if isinstance(value, nn.Module):
-            return getattr(value, "course_name", type(value).__name__)
-        if isinstance(value, torch.Tensor):
-            return f"tensor {tuple(value.shape)}"
-        return value
-
-    def _work(self, film, values, unwanted):
+    def _work(self, values, recipe, unwanted):
+        about = "".join(f"{recipe[name]} · " for name, control in self.controls.items()
+                        if isinstance(control, ClassPicker))
+        self._film = film = Film({"technique": self._name, **self._recipe, **recipe}, about)
         with measured(values.values()) as cost:
             error = attempt(self._follow, film, values, unwanted)
             error = attempt(self._preview, film) or error      # also after an error: what was made stays
@@ -142,8 +122,8 @@ def attempt(function, *arguments):
 class Film:
     """What is kept of a run: the newest step, the course of the objective, and some frames."""
 
-    def __init__(self, recipe):
-        self.recipe = recipe
+    def __init__(self, recipe, about):
+        self.recipe, self._about = recipe, about
         self.total = self.last = None
         self.objectives = []
         self._frames, self._stride = [], 1
@@ -160,9 +140,9 @@ class Film:
     def said(self):
         """Where the run is, in words."""
         if not self.last:
-            return "no step"
+            return f"{self._about}no step"
         of = f" of {self.total}" if self.total else ""
-        return f"step {self.last.number}{of} · objective {np.mean(self.objectives[-1]):.4g}"
+        return f"{self._about}step {self.last.number}{of} · objective {np.mean(self.objectives[-1]):.4g}"
 
     def picture(self):
         """The newest picture, or all of the batch in a grid."""
