@@ -260,6 +260,18 @@ def test_play_runs_shows_what_grows_and_stops(open_notebook):
         time.sleep(0.5)
         assert (shown.image.get_attribute("src"), shown.status()) == (address, status)      # it stays
         assert run.is_enabled() and stop.is_disabled()
+    # An interrupt of the kernel stops the run, although no cell is running.
+    run.click()
+    shown.change(lambda: None)
+    page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.interrupt()")
+    wait_for(lambda: " · stopped · " in shown.status(), PATIENCE, shown.status)
+    # While a cell runs, the panel says that no control is heard.
+    busy = page.evaluate_handle("""() => ({done: window.jupyterapp.shell.currentWidget.sessionContext.session.kernel
+        .requestExecute({code: "import time; time.sleep(4)"}).done})""")
+    waiting = shown.panel.locator(".course-waiting")
+    wait_for(lambda: "A cell is running" in waiting.inner_text(), PATIENCE)
+    busy.evaluate("busy => busy.done")
+    wait_for(lambda: not waiting.is_visible(), PATIENCE)
     # Running the cells again ends the older work, which the notebook's own last cell asserts.
     run.click()
     shown.change(lambda: None)

@@ -847,6 +847,68 @@ def test_nothing_runs_before_run_and_then_everything():
     assert not shown.run.disabled and shown.stop.disabled and not shown.save_png.disabled
 
 
+def test_a_picture_older_than_the_controls_is_marked():
+    level = slider(10)
+    shown = play(growing, level=level, steps=5)
+    shown.run.click()
+    shown.wait(SECONDS)
+    level.value = 50
+    assert shown.status == "The controls changed: press Run." and shown.image.value == encoded(grid(15))
+    shown.run.click()
+    shown.wait(SECONDS)
+    assert "changed" not in shown.status and shown.image.value == encoded(grid(55))
+
+
+@pytest.mark.parametrize("make", [lambda function, **controls: play(function, **controls),
+                                  lambda function, **controls: explore(lambda **values: plain(len(list(
+                                      function(**values)))), button="Run", **controls)], ids=["play", "explore"])
+def test_a_control_that_changes_during_the_run_is_told_at_its_end(make):
+    started, go_on = threading.Event(), threading.Event()
+
+    def function(level):
+        started.set()
+        assert go_on.wait(SECONDS)
+        yield from growing(level)
+
+    level = slider(10)
+    shown = make(function, level=level)
+    shown.run.click()
+    assert started.wait(SECONDS)
+    level.value = 50
+    go_on.set()
+    shown.wait(SECONDS)
+    assert shown.status.endswith(" s · The controls changed since: press Run.")
+
+
+def test_a_panel_says_that_it_waits_for_a_long_cell_and_an_interrupt_stops_it(monkeypatch):
+    class Kernel:
+        """What a panel needs of one."""
+
+    told, kernel = {}, Kernel()
+    kernel.shell = SimpleNamespace(events=SimpleNamespace(register=told.__setitem__))
+    monkeypatch.setattr(panel, "get_ipython", lambda: SimpleNamespace(get_parent=dict, kernel=kernel))
+    shown = play(endless)
+    told["pre_run_cell"](None)
+    told["post_run_cell"](None)
+    time.sleep(1.1)
+    assert shown.waiting.text == ""      # a short one
+    told["pre_run_cell"](None)
+    until(lambda: shown.waiting.text == "A cell is running: the controls are heard when it is done.")
+    told["post_run_cell"](None)
+    assert shown.waiting.text == "" and shown.waiting.layout.display == "none"
+    shown.run.click()
+    until(lambda: shown.image.value)
+    kernel.saved_sigint_handler(2, None)
+    shown.wait(SECONDS)
+    assert " · stopped · " in shown.status
+
+
+def test_a_panel_says_what_to_do_after_a_restart():
+    lines = [part.text for part in explore(plain, level=slider()).children[0].children[0].children
+             if isinstance(part, panel.Line)]
+    assert "restart" in lines[-1] and "Run All Above Selected Cell" in lines[-1]
+
+
 def test_a_second_run_starts_anew_with_the_values_of_now():
     steps = slider(5)
     shown = play(growing, steps=steps)

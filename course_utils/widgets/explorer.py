@@ -1,5 +1,7 @@
 """`explore`: change a control, see the picture change."""
 
+import threading
+
 import torch
 from PIL import Image
 from torch import nn
@@ -8,7 +10,7 @@ from ..images import preprocess
 from ..models import class_name
 from ..progress import Listener, Stopped
 from ..scores import class_scores, probabilities
-from .panel import Panel, in_words, measured
+from .panel import Panel, attempt, in_words, measured
 from .pickers import ClassPicker
 
 
@@ -47,39 +49,34 @@ class Explore(Panel):
     def draw(self):
         """Draw here and now; errors are raised."""
         self._asked = self.values()
-        self._show(*self._compute(self._asked))
+        self._draw(self._asked, threading.Event())
 
     def _changed(self, change):
         if self._button is not None:
-            if not self.run.disabled:
-                self._line.say(f"The controls changed: press {self._button}.")
+            super()._changed(change)
         # A picker that follows another reports twice; unchanged controls give the very same objects.
         elif any(value is not self._asked[name] for name, value in self.values().items()):
             self._submit()
 
     def _work(self, values, recipe, unwanted):
         Listener(self._tell, unwanted).listen()
-        try:
-            picture, text = self._compute(values)
-            if not unwanted.is_set():
-                self._show(picture, text)
-        except Stopped:
-            pass
-        except Exception as error:      # whatever it is: here it can only be told
-            if not unwanted.is_set():
-                self._line.say(in_words(error), error=True)
-        if self._button is not None:
-            if unwanted.is_set():
-                self._line.say("Stopped.")
-            self._busy(False)
+        error = attempt(self._draw, values, unwanted)
+        if error and not unwanted.is_set():
+            self._end(in_words(error), error=True)
+        elif error and self._button is not None:
+            self._end("Stopped.")
 
-    def _compute(self, values):
-        """The picture, and what the status line will say."""
+    def _draw(self, values, unwanted):
+        """Show the picture, unless it is not wanted any more; errors are raised."""
         with measured(values.values()) as cost:
             result = self.function(**values)
             picture, text = result if isinstance(result, tuple) else (result, "")
             cost = cost()
-        return picture, " · ".join(filter(None, [self._asked_about(values), text, cost]))
+        said = " · ".join(filter(None, [self._asked_about(values), text, cost]))
+        if unwanted.is_set():
+            raise Stopped
+        self._show(picture)
+        self._end(said)
 
     def _asked_about(self, values):
         """Which class the picture is about, and what the network says, where it is asked about a photograph."""
@@ -94,7 +91,3 @@ class Explore(Panel):
         asked = top if targets[0] is None else targets[0]
         said = f"map for {asked} {class_name(asked, len(p))} ({p[asked]:.2f})"
         return said if asked == top else f"{said} · the network says {class_name(top, len(p))} ({p[top]:.2f})"
-
-    def _show(self, picture, text):
-        super()._show(picture)
-        self._line.say(text)

@@ -4,6 +4,7 @@ Nothing is printed, displayed or plotted here: what a callback or a thread print
 """
 
 import contextlib
+import functools
 import html
 import io
 import re
@@ -21,6 +22,7 @@ from torch import nn
 from ..hooks import count_passes
 from ..images import as_picture
 
+RESTARTED = "No answer? After a restart choose Run, then Run All Above Selected Cell, and run this cell."
 _panels = weakref.WeakSet()
 
 
@@ -42,13 +44,14 @@ class Panel(widgets.VBox):
         self.run = button("Run", "play", button_style="primary")
         self.stop = button("Stop", "stop", disabled=True)
         self.bar = widgets.FloatProgress(max=1, layout={"width": "98%", "height": "16px"})
-        self._line = Line()
-        parts = {"picture": self.image, "run": self.run, "stop": self.stop, "bar": self.bar, "status": self._line}
+        self._line, self.waiting = Line(), Line()
+        parts = {"picture": self.image, "run": self.run, "stop": self.stop, "bar": self.bar, "status": self._line,
+                 "waiting": self.waiting}
         for name, part in (self.controls | parts).items():
             part.add_class("course-" + name.replace("_", "-"))
         arrange(self.controls)
         running = [side_by_side(self.run, self.stop), self.bar] if runs else []
-        left = [*self.controls.values(), *running, self._line, *rows]
+        left = [*self.controls.values(), *running, self._line, self.waiting, *rows, Line(RESTARTED)]
         # Beside each other where there is room, else the picture beneath. It has at least twice the pixels
         # that most networks see, and more only where the picture itself has more.
         right = {"flex": "1 1 448px", "min_width": "0", "align_items": "flex-start", "margin": "0 0 0 16px"}
@@ -62,6 +65,7 @@ class Panel(widgets.VBox):
             if panel._cell == self._cell and panel._execution != self._execution:
                 panel.close()
         _panels.add(self)
+        watch(getattr(get_ipython(), "kernel", None))
         self.run.on_click(lambda _: self._start())
         self.stop.on_click(lambda _: self._halt())
         for control in self.controls.values():
@@ -92,7 +96,9 @@ class Panel(widgets.VBox):
         super().close()
 
     def _changed(self, change):
-        """A control has a new value."""
+        """A control has a new value: the picture is older than the controls."""
+        if not self.run.disabled:
+            self._line.say(f"The controls changed: press {self.run.description}.")
 
     def _start(self):
         """Run was pressed. Nothing runs on values that are not those on the screen."""
@@ -123,6 +129,12 @@ class Panel(widgets.VBox):
     def _halt(self):
         self.stop.disabled = True      # what runs ends within one step
         self._worker.halt()
+
+    def _end(self, said, error=False):
+        """Say how the work ended, and that the controls are ahead of it, if they are."""
+        stale = any(value is not self._asked[name] for name, value in self.values().items())
+        self._line.say(f"{said} · The controls changed since: press {self.run.description}." if stale else said, error)
+        self._busy(False)
 
     def _busy(self, busy):
         self.run.disabled, self.stop.disabled = busy, not busy
@@ -210,6 +222,40 @@ class Worker:
             if work is None:
                 return
             work(unwanted)
+
+
+@functools.cache
+def watch(kernel):
+    """Let panels say that they wait while a cell runs, and let an interrupt of an idle kernel stop what they run."""
+    if kernel is None:
+        return
+    timers = []
+
+    def tell(text):
+        for panel in list(_panels):
+            panel.waiting.say(text)
+
+    def began(info):
+        timers.append(threading.Timer(1, tell, ["A cell is running: the controls are heard when it is done."]))
+        timers[-1].start()
+
+    def ended(result):
+        while timers:
+            timers.pop().cancel()
+        tell("")
+
+    kernel.shell.events.register("pre_run_cell", began)
+    kernel.shell.events.register("post_run_cell", ended)
+    # The kernel ignores interrupts between its cells; this is what it puts back after each.
+    kernel.saved_sigint_handler = lambda *signal: [panel._worker.halt() for panel in list(_panels)]
+
+
+def attempt(function, *arguments):
+    """Call a function; returns its exception, if there was one: in a thread it can only be told."""
+    try:
+        function(*arguments)
+    except Exception as error:
+        return error
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..drawing import image_grid
 from ..images import save_animation, save_image
-from .panel import Panel, button, encoded, in_words, measured, side_by_side
+from .panel import Panel, attempt, button, encoded, in_words, measured, side_by_side
 from .pickers import ClassPicker
 
 FRAMES = 60             # kept for the animation, at most
@@ -60,8 +60,7 @@ class Play(Panel):
             error = attempt(self._follow, film, values, unwanted)
             error = attempt(self._preview, film) or error      # also after an error: what was made stays
             ended = "stopped" if unwanted.is_set() else "done"
-            self._line.say(in_words(error) if error else f"{film.said()} · {ended} · {cost()}", error=bool(error))
-        self._busy(False)
+            self._end(in_words(error) if error else f"{film.said()} · {ended} · {cost()}", error=bool(error))
 
     def _follow(self, film, values, unwanted):
         film.total = self._total(**values) if callable(self._total) else self._total or values.get("steps")
@@ -109,14 +108,6 @@ class Play(Panel):
 
         self._line.say(f"Saving {path} …")
         self._worker.submit(work)
-
-
-def attempt(function, *arguments):
-    """Call a function; returns its exception, if there was one: in a thread it can only be told."""
-    try:
-        function(*arguments)
-    except Exception as error:
-        return error
 
 
 class Film:
