@@ -640,6 +640,27 @@ def test_the_layer_picker_begins_with_the_last_spatial_layer(model):
         layer_picker(model, "classifier.3")
 
 
+def test_the_layer_picker_probes_networks_of_other_input_sizes_with_their_picture():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.Flatten(), nn.Linear(5 * 28 * 28, 10))
+    network.eval()
+    preprocess(sample_image("cat"), network, size=(32, 32), mean=(0.5,) * 3, std=(0.5,) * 3)
+    for image in (sample_image("cat"), image_picker("cat")):
+        picker = layer_picker(network, "0", image=image)
+        assert list(picker.menu.options) == ["0", "1", "2"] and picker.value == "0"
+    assert layer_picker(network, image=image).value == "2"
+    with pytest.raises(Exception, match=r"shape|224|size"):      # without it, 224 by 224 is tried
+        layer_picker(network)
+
+
+def test_the_layer_picker_returns_to_the_layer_chosen_before_with_its_network():
+    models = model_picker(weights="random")
+    layers = layer_picker(models, "features.4")
+    for name, layer in {"alexnet": "features.11", "squeezenet1_1": "features.4"}.items():
+        models.menu.value = name
+        models.wait(SECONDS)
+        assert layers.value == layer
+
+
 def test_the_layer_picker_follows_the_model_picker(model):
     models = model_picker()
     layers = layer_picker(models, "features.4")

@@ -14,7 +14,7 @@ from .panel import Panel, attempt, in_words, measured
 from .pickers import ClassPicker
 
 
-def explore(function, *, button=None, **controls):
+class Explore(Panel):
     """A panel of controls with one live picture; show it by naming it in the last line of a cell.
 
     function: called as `function(**values)`; returns a picture (`PIL.Image`, tensor or array), or a picture
@@ -26,30 +26,17 @@ def explore(function, *, button=None, **controls):
     The first picture of a panel without a button is drawn before `explore` returns, and its errors are
     raised. Later ones are told in the status line, and the last good picture stays.
     """
-    panel = Explore(function, button, controls)
-    if button is None:
-        try:
-            panel.draw()
-        except BaseException:
-            panel.close()
-            raise
-    return panel
 
-
-class Explore(Panel):
-    """What `explore` returns."""
-
-    def __init__(self, function, button, controls):
+    def __init__(self, function, *, button=None, **controls):
         self._button = button
-        super().__init__(function, controls, runs=button is not None)
-        if button is not None:
-            self.run.description = button
-            self._line.say(f"Press {button}.")
-
-    def draw(self):
-        """Draw here and now; errors are raised."""
-        self._asked = self.values()
-        self._draw(self._asked, threading.Event())
+        super().__init__(function, controls, runs=button or "")
+        if button is None:
+            try:
+                self._asked = self.values()
+                self._draw(self._asked, threading.Event())
+            except BaseException:
+                self.close()
+                raise
 
     def _changed(self, change):
         if self._button is not None:

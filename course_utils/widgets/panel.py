@@ -34,17 +34,17 @@ class Panel(widgets.VBox):
     that an earlier run of the same cell left behind.
     """
 
-    def __init__(self, function, controls, *, runs=False, rows=()):
+    def __init__(self, function, controls, *, runs="", rows=()):
         self.function = function
         self.controls = {name: control for name, control in controls.items() if isinstance(control, widgets.Widget)}
         self._given = controls
         self._asked = None      # the values that were computed with last
         self._worker = Worker()
         self.image = widgets.Image(format="jpeg", layout={"display": "none", "min_width": "min(448px, 100%)"})
-        self.run = button("Run", "play", button_style="primary")
+        self.run = button(runs, "play", button_style="primary")
         self.stop = button("Stop", "stop", disabled=True)
         self.bar = widgets.FloatProgress(max=1, layout={"width": "98%", "height": "16px"})
-        self._line, self.waiting = Line(), Line()
+        self._line, self.waiting = Line(f"Press {runs}." if runs else ""), Line()
         parts = {"picture": self.image, "run": self.run, "stop": self.stop, "bar": self.bar, "status": self._line,
                  "waiting": self.waiting}
         for name, part in (self.controls | parts).items():

@@ -10,11 +10,10 @@ from pathlib import Path
 import ipywidgets as widgets
 import psutil
 import traitlets
-from torch import nn
 
 from ..drawing import overlay
 from ..hooks import layer_name
-from ..images import ACCEPTED, load_image, sample_image, sample_images
+from ..images import ACCEPTED, load_image, preprocess, sample_image, sample_images
 from ..layers import last_spatial_layer, spatial_layers
 from ..models import (
     BUNDLED,
@@ -84,15 +83,10 @@ class Picker(widgets.VBox):
         self._line.say(f"{why}. Still in use: {self.text}.", error)
 
 
-def image_picker(name="red_panda", *, label="photograph"):
-    """A menu of the course's photographs, and an upload; `value` is an upright RGB `PIL.Image`."""
-    return ImagePicker(name, label)
-
-
 class ImagePicker(Picker):
-    """What `image_picker` returns: `menu` and `upload` are its parts."""
+    """A menu of the course's photographs, and an upload; `value` is an upright RGB `PIL.Image`."""
 
-    def __init__(self, name, label):
+    def __init__(self, name="red_panda", *, label="photograph"):
         self._uploaded = {}
         self.menu = widgets.Dropdown(description=label)
         self.upload = widgets.FileUpload(accept="image/*", tooltip=f"{ACCEPTED}, under 10 MB")
@@ -122,19 +116,14 @@ class ImagePicker(Picker):
         self.upload.value = ()
 
 
-def class_picker(target=None, *, classes=1000, label="class"):
+class ClassPicker(Picker):
     """A text field for a class: a name, a part of one, or an index; `value` is an index, or None if empty.
 
     None stands for the network's own top class. Of several classes that match, a menu offers the choice.
     classes: how many the network has; only ImageNet's thousand have names.
     """
-    return ClassPicker(target, classes, label)
 
-
-class ClassPicker(Picker):
-    """What `class_picker` returns: `field` and `menu`, the menu of matches, are its parts."""
-
-    def __init__(self, target, classes, label):
+    def __init__(self, target=None, *, classes=1000, label="class"):
         self._classes = classes
         self.field = widgets.Combobox(
             options=[self._words(index) for index in range(classes)], description=label, continuous_update=False,
@@ -182,53 +171,52 @@ class ClassPicker(Picker):
         return find_class(typed) if typed else [None]
 
 
-def layer_picker(model, value=None, *, label="layer"):
+class LayerPicker(Picker):
     """A menu of the layers with a spatial output; `value` is a dotted name, at first the last spatial layer's.
 
-    model: a network, or a `model_picker`, which is then followed. value: the layer to begin with.
+    model: a network, or a `model_picker`, which is then followed. value: the layer to begin with. image: a picture,
+    or an `image_picker`, for a network that does not take 224 by 224 pixels.
     """
-    return LayerPicker(model, value, label)
 
-
-class LayerPicker(Picker):
-    """What `layer_picker` returns: `menu` is its part."""
-
-    def __init__(self, model, value, label):
+    def __init__(self, model, value=None, *, image=None, label="layer"):
         self.menu = widgets.Dropdown(description=label)
         super().__init__(self.menu)
-        network = model if isinstance(model, nn.Module) else model.value
-        self._offer(network, value and layer_name(network, value))
+        self._model, self._image = model, image
+        self._chosen = {}      # the layers of a network -> the one that was chosen last
+        self._offer(value)
         self._follow(self.menu)
-        if network is not model:
-            model.observe(self._changed_model, "value")
+        for picker in (model, image):
+            if isinstance(picker, Picker):
+                picker.observe(self._changed, "value")
 
-    def _offer(self, model, value=None):
-        names = spatial_layers(model)
+    def _pick(self, chosen):
+        self._chosen[self.menu.options] = chosen
+        super()._pick(chosen)
+
+    def _offer(self, value=None):
+        model, image = (getattr(given, "value", given) for given in (self._model, self._image))
+        x = None if image is None else preprocess(image, model)
+        names, value = tuple(spatial_layers(model, x)), value and layer_name(model, value)
         if value and value not in names:
-            raise ValueError(f"layer {value!r} has no spatial output (N, C, h, w); those that have are {names}")
+            raise ValueError(f"layer {value!r} has no spatial output (N, C, h, w); those that have are "
+                             f"{', '.join(names)}")
         # The same network with other weights: the layer stays, so that the two can be compared.
-        stays = self.value if list(self.menu.options) == names else None
-        self._fill(self.menu, names, value or stays or last_spatial_layer(model))
+        self._fill(self.menu, names, value or self._chosen.get(names) or last_spatial_layer(model, x))
 
-    def _changed_model(self, change):
+    def _changed(self, change):
         try:
-            self._offer(change.new)
+            self._offer()
         except Exception as error:
             self._refuse(in_words(error))
 
 
-def model_picker(name=DEFAULT, weights="pretrained", *, label="model"):
+class ModelPicker(Picker):
     """A menu of all classification networks, pretrained or random; `value` is the loaded network.
 
     Weights that must be fetched are fetched only after a click, and their size is said before.
     """
-    return ModelPicker(name, weights, label)
 
-
-class ModelPicker(Picker):
-    """What `model_picker` returns: `menu`, `weights` and `fetch`, the button, are its parts."""
-
-    def __init__(self, name, weights, label):
+    def __init__(self, name=DEFAULT, weights="pretrained", *, label="model"):
         first = [*BUNDLED, "alexnet", "vgg16", "vgg19"]
         others = [other for other in available_models() if other not in first]
         value = load_model(name, weights=weights)
@@ -331,15 +319,10 @@ def available_memory():
     return min([psutil.virtual_memory().available, *(int(limit) - used for limit in limits if limit.isdigit())])
 
 
-def drawing_picker(style="overlay", percentile=100, opacity=0.5):
-    """How a map is drawn; `value` is a `Drawing`: `drawing(image, map, signed=False)` gives the picture."""
-    return DrawingPicker(style, percentile, opacity)
-
-
 class DrawingPicker(Picker):
-    """What `drawing_picker` returns: `style`, `percentile` and `opacity` are its parts."""
+    """How a map is drawn; `value` is a `Drawing`: `drawing(image, map, signed=False)` gives the picture."""
 
-    def __init__(self, style, percentile, opacity):
+    def __init__(self, style="overlay", percentile=100, opacity=0.5):
         self.style_menu = widgets.Dropdown(options=list(STYLES), value=style, description="drawing")
         self.percentile = widgets.FloatSlider(
             value=percentile, min=90, max=100, step=0.5, description="percentile", readout_format=".1f")

@@ -21,7 +21,7 @@ FRAMES = 60             # kept for the animation, at most
 WIDEST_FRAME = 480      # pixels
 
 
-def play(generator_function, *, total=None, recipe=None, **controls):
+class Play(Panel):
     """A panel that runs a generator of `Step` from a Run button, with preview, objective curve and Stop.
 
     generator_function: called as `generator_function(**values)`, yields `Step(number, objective, image)`.
@@ -32,25 +32,19 @@ def play(generator_function, *, total=None, recipe=None, **controls):
     Stop acts after the step that is running, and the picture made so far stays; so it does after an error,
     which is told in the status line. "Save PNG" and "Save GIF" write into the folder `output`.
     """
-    return Play(generator_function, total, recipe or {}, controls)
 
-
-class Play(Panel):
-    """What `play` returns; it has `curve`, `save_png` and `save_gif` beside the parts of every panel."""
-
-    def __init__(self, function, total, recipe, controls):
-        self._name = getattr(function, "__name__", "picture")
-        self._total, self._recipe, self._film = total, recipe, None
+    def __init__(self, generator_function, *, total=None, recipe=None, **controls):
+        self._name = getattr(generator_function, "__name__", "picture")
+        self._total, self._recipe, self._film = total, recipe or {}, None
         self.curve = widgets.Image(format="jpeg", layout={"display": "none", "width": "98%"})
         self.save_png = button("Save PNG", "image", disabled=True)
         self.save_gif = button("Save GIF", "film", disabled=True)
         for name, part in {"curve": self.curve, "save-png": self.save_png, "save-gif": self.save_gif}.items():
             part.add_class(f"course-{name}")
         rows = [side_by_side(self.save_png, self.save_gif), self.curve]
-        super().__init__(function, controls, runs=True, rows=rows)
+        super().__init__(generator_function, controls, runs="Run", rows=rows)
         self.save_png.on_click(lambda _: self._save(".png"))
         self.save_gif.on_click(lambda _: self._save(".gif"))
-        self._line.say("Press Run.")
 
     def _work(self, values, recipe, unwanted):
         about = "".join(f"{recipe[name]} · " for name, control in self.controls.items()
