@@ -222,9 +222,16 @@ def test_grad_cam_s_controls_show_what_the_same_call_gives_without_a_browser(ope
     # What is wrong is told beneath the control that it was given to, and the picture stays.
     upload("broken.jpg", b"not a picture")
     enter("kingsnake")
-    for control, said in {"image": "broken.jpg: ValueError", "target": "king snake"}.items():
+    for control, said in {"image": "broken.jpg: the file is not a picture but text", "target": "king snake"}.items():
         message = shown.find(control, ".course-message")
         wait_for(lambda message=message, said=said: said in message.inner_text(), PATIENCE, message.inner_text)
+    # A word as long as an address breaks within the column, and nothing is wider than its place.
+    shown.find("target", "input").fill("x" * 100)
+    shown.find("target", "input").press("Enter")
+    wait_for(lambda: "x" * 100 in shown.find("target", ".course-message").inner_text(), PATIENCE)
+    for part in [shown.panel, *shown.panel.locator(".widget-vbox, .widget-hbox, .widget-html").all()]:
+        wide, room = part.evaluate("part => [part.scrollWidth, part.clientWidth]")
+        assert wide <= room, part.get_attribute("class")
     assert same(shown.picture(), before)
 
     # Another network: the layer menu follows. Its weights are drawn at random, so there is nothing to compare.

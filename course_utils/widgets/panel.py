@@ -40,7 +40,8 @@ class Panel(widgets.VBox):
         self._given = controls
         self._asked = None      # the values that were computed with last
         self._worker = Worker()
-        self.image = widgets.Image(format="jpeg", layout={"display": "none", "min_width": "min(448px, 100%)"})
+        layout = {"display": "none", "min_width": "min(448px, 100%)", "margin": "0"}
+        self.image = widgets.Image(format="jpeg", layout=layout)
         self.run = button(runs, "play", button_style="primary")
         self.stop = button("Stop", "stop", disabled=True)
         self.bar = widgets.FloatProgress(max=1, layout={"width": "98%", "height": "16px"})
@@ -162,7 +163,7 @@ class Line(widgets.HTML):
         """Show a text; an empty one takes no room."""
         self.text = text
         colour = "var(--jp-error-color1, #c62828)" if error else "var(--jp-content-font-color2, #616161)"
-        style = f"color: {colour}; line-height: 1.4; padding: 4px 0"
+        style = f"color: {colour}; line-height: 1.4; padding: 4px 0; overflow-wrap: anywhere"
         unbroken = re.sub(r"(\d) s\b", r"\1&nbsp;s", html.escape(text))      # no line ends within "0.04 s"
         self.value = f'<div role="status" style="{style}">{unbroken}</div>'
         self.layout.display = None if text else "none"
@@ -283,8 +284,11 @@ def encoded(picture):
 
 
 def in_words(error):
-    """An exception in one line."""
-    return f"{type(error).__name__}: {error}"
+    """An exception in one line, without the words of Python where it has its own."""
+    if getattr(error, "strerror", None):
+        return f"{error.strerror}: {error.filename}"
+    known = isinstance(error, ValueError | IndexError | RuntimeError | OSError)
+    return known and str(error) or f"{type(error).__name__}: {error}"
 
 
 def arrange(controls):

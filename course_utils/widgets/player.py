@@ -4,7 +4,6 @@ import itertools
 import math
 import re
 import time
-from pathlib import Path
 
 import ipywidgets as widgets
 import matplotlib
@@ -13,7 +12,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from ..drawing import image_grid
-from ..images import save_animation, save_image
+from ..images import OUTPUT, save_animation, save_image
 from .panel import Panel, attempt, button, encoded, in_words, measured, side_by_side
 from .pickers import ClassPicker
 
@@ -30,7 +29,7 @@ class Play(Panel):
     `steps`. recipe: a dict of what else belongs into the metadata of a saved picture, beside the values.
 
     Stop acts after the step that is running, and the picture made so far stays; so it does after an error,
-    which is told in the status line. "Save PNG" and "Save GIF" write into the folder `output`.
+    which is told in the status line. "Save PNG" and "Save GIF" write into the course's folder `output`.
     """
 
     def __init__(self, generator_function, *, total=None, recipe=None, **controls):
@@ -89,7 +88,7 @@ class Play(Panel):
         if self.save_png.disabled:
             return
         name = re.sub(r"\W", "", self._name)
-        paths = (Path("output") / f"{name}_{number:02d}{suffix}" for number in itertools.count(1))
+        paths = (OUTPUT / f"{name}_{number:02d}{suffix}" for number in itertools.count(1))
         path = next(path for path in paths if not path.exists())
         film = self._film
         self.run.disabled = self.save_png.disabled = self.save_gif.disabled = True
