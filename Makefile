@@ -21,7 +21,7 @@ help:           ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 lab: $(READY)   ## open the course in JupyterLab (PORT=8888, ARGS="--no-browser …")
-	$(VENV) -m jupyterlab --ServerApp.root_dir=. --port=$(PORT) $(ROOT) $(ARGS) notebooks/00_start_here.ipynb
+	JUPYTER_CONFIG_PATH=tools/jupyter $(VENV) -m jupyterlab --ServerApp.root_dir=. --port=$(PORT) $(ROOT) $(ARGS) notebooks/00_start_here.ipynb
 
 quick: lint     ## check what is quickly checked: lint, rules for notebooks, most tests of the package
 	$(PYTEST) -m "not slow" tests

@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("COURSE_DEVICE", "cpu")       # the same figures whether or not there is a GPU
 os.environ["TQDM_DISABLE"] = "1"                    # the same outputs whether or not a loop is slow today
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in tools/jupyter: threads that wait do not spin
 if "PYTEST_XDIST_WORKER" in os.environ:
     # One of several processes: a core for each, since threads that wait for each other's cores spin.
     os.environ["CPU_LIMIT"] = os.environ["OMP_NUM_THREADS"] = "1"

@@ -1,5 +1,6 @@
 """Pictures in and out: files to upright RGB, RGB to what a network sees, and back."""
 
+import codecs
 import contextlib
 import difflib
 import io
@@ -16,7 +17,8 @@ from torchvision.transforms.v2 import functional as F
 
 from .models import DEFAULT, published_weights
 
-INPUT_IMAGES = Path(__file__).resolve().parent.parent / "input_images"
+_COURSE = Path(__file__).resolve().parent.parent
+INPUT_IMAGES, OUTPUT = _COURSE / "input_images", _COURSE / "output"      # OUTPUT: what panels save
 ACCEPTED = "JPEG, PNG, WebP, GIF, BMP or TIFF"
 # How far beyond its range a picture of floats may lie, as a fraction of it: Lanczos enlargement overshoots by 0.17 on
 # photographs and by 0.25 at corners; a normalized photograph reaches from about -2 to 2.5, or from -1 to 1.
@@ -49,12 +51,12 @@ def _upright(source):
         if not there:
             names = os.listdir(path.parent) if path.parent.is_dir() else []
             near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.5)
-            hint = f"; near it are {near}" if near else ""
+            hint = f"; near it are {', '.join(near)}" if near else ""
             raise FileNotFoundError(f"no file {path}{hint}; accepted is a picture: {ACCEPTED}")
         if not path.is_file():
             raise ValueError(f"{path} is a folder; accepted is a picture: {ACCEPTED}")
     elif isinstance(source, bytes | bytearray | memoryview):
-        label, source = f"{len(source)} bytes", io.BytesIO(source)
+        label, source = "the file", io.BytesIO(source)
     elif hasattr(source, "read"):
         label = str(getattr(source, "name", "the open file"))
     else:
@@ -73,13 +75,26 @@ def _upright(source):
         limit = Image.MAX_IMAGE_PIXELS
         raise ValueError(f"{label} is too large: {pixels} pixels. Accepted are up to {limit}; scale it down") from error
     except UnidentifiedImageError as error:
-        raise ValueError(f"{label} is not a picture that Pillow knows; accepted is {ACCEPTED}") from error
+        raise ValueError(f"{label} is not a picture but {_kind(source)}; accepted is {ACCEPTED}") from error
     except Exception as error:      # there is no telling what a damaged file drives a decoder to
         raise ValueError(f"{label} is a damaged or truncated picture ({error}); accepted is {ACCEPTED}") from error
     try:
         return ImageOps.exif_transpose(image)
     except Exception:      # a damaged header costs the rotation, not the picture
         return image
+
+
+def _kind(source):
+    """What a file is that is no picture, in words."""
+    if isinstance(source, str | os.PathLike):
+        source = io.BytesIO(Path(source).read_bytes()[:512])
+    source.seek(0)
+    head = source.read(512)
+    try:      # a letter of several bytes may be cut off at the end
+        text = "\0" not in codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        text = False
+    return ("text" if text else "of a kind that Pillow does not know") if head else "empty"
 
 
 def _to_rgb(image):

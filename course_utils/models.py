@@ -197,7 +197,8 @@ def find_class(name):
     found = found or [i for i, category in enumerate(names) if wanted and wanted in category]
     if not found:
         near = difflib.get_close_matches(wanted, names + list(_ALIASES), n=5, cutoff=0.4)
-        raise ValueError(f"no ImageNet class is called {name!r}; the nearest names are {near}")
+        raise ValueError(f"no ImageNet class is called {name!r}; the nearest names are "
+                         f"{', '.join(near) or 'none'}")
     return found
 
 

@@ -45,7 +45,10 @@ from course_utils.techniques import generate_class_image
 play(generate_class_image, model=load_model(), target=ipywidgets.IntSlider(130, 0, 999), steps=100_000)
 """
 NOTHING_RUNS = """
+import os
 import threading
+
+assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
 
 for thread in threading.enumerate():
     if thread.name == "course panel":
@@ -78,9 +81,11 @@ def server(tmp_path_factory):
         "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={copy}",
         "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=",
     ]
+    env = {**os.environ, **{name: str(folder / name) for name in own},
+           "JUPYTER_CONFIG_PATH": str(ROOT / "tools" / "jupyter")}
+    env.pop("OMP_WAIT_POLICY", None)      # that file sets it
     with open(folder / "log", "w") as log:
-        process = subprocess.Popen(
-            command, env={**os.environ, **{name: str(folder / name) for name in own}}, stdout=log, stderr=log)
+        process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
     try:
         wait_for(lambda: answers(f"http://127.0.0.1:{port}/api/status?token={token}"), 60,
                  lambda: (folder / "log").read_text())
@@ -217,9 +222,16 @@ def test_grad_cam_s_controls_show_what_the_same_call_gives_without_a_browser(ope
     # What is wrong is told beneath the control that it was given to, and the picture stays.
     upload("broken.jpg", b"not a picture")
     enter("kingsnake")
-    for control, said in {"image": "broken.jpg: ValueError", "target": "king snake"}.items():
+    for control, said in {"image": "broken.jpg: the file is not a picture but text", "target": "king snake"}.items():
         message = shown.find(control, ".course-message")
         wait_for(lambda message=message, said=said: said in message.inner_text(), PATIENCE, message.inner_text)
+    # A word as long as an address breaks within the column, and nothing is wider than its place.
+    shown.find("target", "input").fill("x" * 100)
+    shown.find("target", "input").press("Enter")
+    wait_for(lambda: "x" * 100 in shown.find("target", ".course-message").inner_text(), PATIENCE)
+    for part in [shown.panel, *shown.panel.locator(".widget-vbox, .widget-hbox, .widget-html").all()]:
+        wide, room = part.evaluate("part => [part.scrollWidth, part.clientWidth]")
+        assert wide <= room, part.get_attribute("class")
     assert same(shown.picture(), before)
 
     # Another network: the layer menu follows. Its weights are drawn at random, so there is nothing to compare.
@@ -255,6 +267,18 @@ def test_play_runs_shows_what_grows_and_stops(open_notebook):
         time.sleep(0.5)
         assert (shown.image.get_attribute("src"), shown.status()) == (address, status)      # it stays
         assert run.is_enabled() and stop.is_disabled()
+    # An interrupt of the kernel stops the run, although no cell is running.
+    run.click()
+    shown.change(lambda: None)
+    page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.interrupt()")
+    wait_for(lambda: " · stopped · " in shown.status(), PATIENCE, shown.status)
+    # While a cell runs, the panel says that no control is heard.
+    busy = page.evaluate_handle("""() => ({done: window.jupyterapp.shell.currentWidget.sessionContext.session.kernel
+        .requestExecute({code: "import time; time.sleep(4)"}).done})""")
+    waiting = shown.panel.locator(".course-waiting")
+    wait_for(lambda: "A cell is running" in waiting.inner_text(), PATIENCE)
+    busy.evaluate("busy => busy.done")
+    wait_for(lambda: not waiting.is_visible(), PATIENCE)
     # Running the cells again ends the older work, which the notebook's own last cell asserts.
     run.click()
     shown.change(lambda: None)

@@ -121,3 +121,15 @@ def test_binder_uses_the_cores_that_it_is_granted(limit, threads):
     command = [str(ROOT / "binder" / "start"), "sh", "-c", "echo $OMP_NUM_THREADS"]
     result = subprocess.run(command, env={**os.environ, "CPU_LIMIT": limit}, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == threads
+
+
+@pytest.mark.skipif(os.name == "nt" or not shutil.which("make"), reason="needs make and a shell")
+@pytest.mark.parametrize("command", [["make", "--dry-run", "lab"], ["binder/start", "env"]], ids=["make", "binder"])
+def test_jupyter_is_started_with_the_settings_of_the_course(command):
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    folder = re.search(r"JUPYTER_CONFIG_PATH=(\S+)", said)[1]
+    settings = ROOT / folder / "jupyter_server_config.py"
+    report = f"import os, runpy; runpy.run_path({str(settings)!r}); print(os.environ['OMP_WAIT_POLICY'])"
+    env = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    result = subprocess.run([sys.executable, "-c", report], env=env, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "PASSIVE"

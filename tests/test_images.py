@@ -249,7 +249,7 @@ def test_a_picture_may_be_a_path_bytes_an_open_file_or_a_picture(tmp_path):
 
 def test_a_missing_file_is_answered_with_those_near_it(tmp_path):
     (tmp_path / "red_panda.jpg").touch()
-    with pytest.raises(FileNotFoundError, match=r"red_pandas\.jpg; near it are \['red_panda\.jpg'\].*JPEG"):
+    with pytest.raises(FileNotFoundError, match=r"red_pandas\.jpg; near it are red_panda\.jpg; accepted.*JPEG"):
         load_image(tmp_path / "red_pandas.jpg")
     with pytest.raises(FileNotFoundError, match=r"no file .*nowhere.picture\.png; accepted"):
         load_image(tmp_path / "nowhere" / "picture.png")
@@ -260,13 +260,15 @@ def test_a_folder_is_refused(tmp_path):
         load_image(tmp_path)
 
 
-@pytest.mark.parametrize("content", [b"Dear diary", b"", b"<svg></svg>"])
-def test_what_is_no_picture_is_refused(tmp_path, content):
+@pytest.mark.parametrize("content, found", [
+    (b"Dear diary", "text"), (b"", "empty"), (b"<svg></svg>", "text"), (b"\xff\xfe\x00", "of a kind that Pillow"),
+])
+def test_what_is_no_picture_is_refused(tmp_path, content, found):
     path = tmp_path / "diary.jpg"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"diary\.jpg is not a picture.*accepted is JPEG"):
+    with pytest.raises(ValueError, match=rf"diary\.jpg is not a picture but {found}.*accepted is JPEG"):
         load_image(path)
-    with pytest.raises(ValueError, match=f"{len(content)} bytes is not a picture"):
+    with pytest.raises(ValueError, match=f"the file is not a picture but {found}"):
         load_image(content)
 
 

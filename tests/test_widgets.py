@@ -45,8 +45,9 @@ from course_utils import (
     to_image,
 )
 from course_utils.hooks import layer_names
+from course_utils.images import INPUT_IMAGES, OUTPUT
 from course_utils.layers import spatial_layers
-from course_utils.widgets import Drawing, panel, pickers
+from course_utils.widgets import Drawing, panel, pickers, player
 from course_utils.widgets.panel import encoded
 
 SECONDS = 20      # how long a test waits for a thread before it fails
@@ -164,7 +165,7 @@ def test_a_later_error_is_told_in_words_the_picture_stays_and_the_next_one_comes
     shown = explore(picky, level=level)
     level.value = 13
     shown.wait(SECONDS)
-    assert shown.status == "ValueError: 13 is <not> accepted"
+    assert shown.status == "13 is <not> accepted"
     assert shown.image.value == encoded(plain(10))
     line = next(part for part in shown.children[0].children[0].children if isinstance(part, panel.Line))
     assert "13 is &lt;not&gt; accepted" in line.value      # as text, not as markup
@@ -178,7 +179,7 @@ def test_what_is_no_picture_is_told_too():
     shown = explore(lambda level: plain(level) if level == 10 else "picture", level=level)
     level.value = 11
     shown.wait(SECONDS)
-    assert "Error" in shown.status and shown.image.value == encoded(plain(10))
+    assert shown.status.startswith("no picture of shape ()") and shown.image.value == encoded(plain(10))
 
 
 def test_of_many_changes_only_the_newest_counts():
@@ -491,7 +492,7 @@ def test_a_broken_upload_is_told_and_changes_nothing(content):
     before = picker.value
     upload(picker, content, "broken.jpg")
     shown.wait(SECONDS)
-    assert picker.message.startswith("broken.jpg: ValueError: ") and "accepted is JPEG" in picker.message
+    assert picker.message.startswith("broken.jpg: the file is ") and "accepted is JPEG" in picker.message
     assert picker.value is before and picker.text == "cat"
     assert shown.image.value == encoded(sample_image("cat"))
     picker.menu.value = "dog"
@@ -542,10 +543,70 @@ def test_an_empty_field_is_the_top_class():
 def test_an_unknown_class_names_the_nearest_and_changes_nothing(typed, said):
     picker = class_picker(281)
     picker.field.value = typed
-    assert said in picker.message and "Error: " in picker.message
+    assert said in picker.message and not set("[]") & set(picker.message) and "Error" not in picker.message
     assert picker.value == 281
     picker.field.value = "56"
     assert picker.message == "" and picker.value == 56
+
+
+@pytest.mark.parametrize("typed, completed", [("85", "85 quail"), ("macaw", "88 macaw"), (" Flamingo", "130 flamingo")])
+def test_what_was_typed_becomes_the_whole_name(typed, completed):
+    picker = class_picker(281)
+    picker.field.value = typed
+    assert picker.field.value == picker.text == completed and picker.message == ""
+
+
+def test_of_several_classes_the_field_shows_the_one_that_is_taken():
+    picker = class_picker(281)
+    picker.field.value = "snake"
+    assert picker.field.value == picker.text == f"{find_class('snake')[0]} {class_name(find_class('snake')[0])}"
+    picker.menu.value = 56
+    assert picker.field.value == "56 king snake" and len(picker.menu.options) > 5
+
+
+@pytest.mark.parametrize("make", [lambda **controls: play(growing, steps=5, **controls),
+                                  lambda **controls: explore(counted, button="Run", n=3, **controls)],
+                         ids=["play", "explore"])
+def test_nothing_runs_on_a_class_that_is_not_the_one_in_the_field(make):
+    shown = make(level=(picker := class_picker(88)))
+    picker.field.value = "kingsnake"
+    assert picker.message.endswith("Still in use: 88 macaw.")
+    shown.run.click()
+    shown.wait(SECONDS)
+    assert shown.image.value == b"" and not shown.run.disabled
+    assert shown.status.startswith("Not run, because of level: ") and "king snake" in shown.status
+    picker.field.value = "king snake"
+    shown.run.click()
+    shown.wait(SECONDS)
+    assert shown.image.value and "Not run" not in shown.status
+
+
+def test_nothing_runs_on_the_network_before_while_another_is_loading(monkeypatch, empty_cache):
+    models = model_picker()
+    shown = play(lambda model: growing(), model=models)
+    models.menu.value = "vgg16"
+    shown.run.click()
+    shown.wait(SECONDS)
+    assert shown.status.startswith("Not run, because of model: The weights of vgg16 must be fetched first")
+    assert models.message.endswith("Still in use: squeezenet1_1, pretrained weights.") and shown.image.value == b""
+
+
+def test_the_panel_says_which_class_it_draws_and_what_the_network_says():
+    target = class_picker(281)
+    shown = explore(lambda image, model, target: image, image=image_picker("cat_dog"),
+                    model=load_model(device="cpu"), target=target)
+    said = r"map for 281 tabby \(0\.28\) · the network says German shepherd \(0\.39\) · [\d.]+ s"
+    assert re.fullmatch(said, shown.status)
+    target.field.value = ""
+    shown.wait(SECONDS)
+    assert re.fullmatch(r"map for 235 German shepherd \(0\.39\) · [\d.]+ s", shown.status)
+
+
+def test_play_says_for_which_class_it_runs():
+    shown = play(lambda target: growing(), target=class_picker(88))
+    shown.run.click()
+    shown.wait(SECONDS)
+    assert shown.status.startswith("88 macaw · step 5 · objective ")
 
 
 def test_only_imagenets_classes_have_names():
@@ -580,6 +641,27 @@ def test_the_layer_picker_begins_with_the_last_spatial_layer(model):
         layer_picker(model, "classifier.3")
 
 
+def test_the_layer_picker_probes_networks_of_other_input_sizes_with_their_picture():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.Flatten(), nn.Linear(5 * 28 * 28, 10))
+    network.eval()
+    preprocess(sample_image("cat"), network, size=(32, 32), mean=(0.5,) * 3, std=(0.5,) * 3)
+    for image in (sample_image("cat"), image_picker("cat")):
+        picker = layer_picker(network, "0", image=image)
+        assert list(picker.menu.options) == ["0", "1", "2"] and picker.value == "0"
+    assert layer_picker(network, image=image).value == "2"
+    with pytest.raises(Exception, match=r"shape|224|size"):      # without it, 224 by 224 is tried
+        layer_picker(network)
+
+
+def test_the_layer_picker_returns_to_the_layer_chosen_before_with_its_network():
+    models = model_picker(weights="random")
+    layers = layer_picker(models, "features.4")
+    for name, layer in {"alexnet": "features.11", "squeezenet1_1": "features.4"}.items():
+        models.menu.value = name
+        models.wait(SECONDS)
+        assert layers.value == layer
+
+
 def test_the_layer_picker_follows_the_model_picker(model):
     models = model_picker()
     layers = layer_picker(models, "features.4")
@@ -598,7 +680,7 @@ def test_the_layer_picker_follows_the_model_picker(model):
     assert layers.value == "features.11" and layers.menu.index == list(layers.menu.options).index("features.11")
     assert calls == [("SqueezeNet", "features.4")] * 2 + [("AlexNet", "features.11")]
     models.value = nn.Linear(3, 3)           # a network that has no such layer
-    assert "Error" in layers.message
+    assert "no layer" in layers.message or "Linear" in layers.message
 
 
 def test_the_model_picker_loads_pretrained_and_random_networks():
@@ -645,13 +727,14 @@ def test_weights_are_fetched_only_after_a_click_and_no_network_is_told(monkeypat
     assert picker.fetch.layout.display is None and picker.fetch.description == "Fetch and use"
     picker.fetch.click()
     picker.wait(SECONDS)
-    assert len(asked) == 1 and "no network here" in picker.message and picker.message.startswith("RuntimeError: ")
-    assert picker.message.endswith("Still in use: squeezenet1_1, pretrained weights")
-    assert picker.value is before and picker.fetch.layout.display is None      # to try again
-    picker.weights.value = "random"
+    assert len(asked) == 1 and "no network here" in picker.message and picker.message.startswith("the weights of vgg16 ")
+    assert picker.message.endswith("Still in use: squeezenet1_1, pretrained weights.")
+    assert picker.value is before and picker.menu.value == "squeezenet1_1" and picker.fetch.layout.display == "none"
+    picker.menu.value = "vgg16"      # to try again
+    assert picker.fetch.layout.display is None and picker.refusal
     picker.menu.value = "squeezenet1_1"
     picker.wait(SECONDS)
-    assert picker.message == "" and picker.fetch.layout.display == "none"
+    assert picker.message == picker.refusal == "" and picker.fetch.layout.display == "none"
 
 
 def test_a_fetch_says_how_much_has_arrived(monkeypatch, empty_cache):
@@ -764,7 +847,7 @@ def growing(level=0, steps=5, broken=None, pause=0.0):
         time.sleep(pause)
         if number == broken:
             raise ValueError(f"step {number} is broken")
-        image = torch.full((2, 3, 4, 6), (level + number) / 255)
+        image = torch.full((2, 3, 4, 6), (level + number) % 256 / 255)
         yield Step(number, torch.tensor([float(number), -float(number)]), image)
 
 
@@ -784,6 +867,68 @@ def test_nothing_runs_before_run_and_then_everything():
     assert shown.status.startswith("step 5 of 5 · objective 0 · done · ")
     assert Image.open(io.BytesIO(shown.curve.value)).size[0] == 800
     assert not shown.run.disabled and shown.stop.disabled and not shown.save_png.disabled
+
+
+def test_a_picture_older_than_the_controls_is_marked():
+    level = slider(10)
+    shown = play(growing, level=level, steps=5)
+    shown.run.click()
+    shown.wait(SECONDS)
+    level.value = 50
+    assert shown.status == "The controls changed: press Run." and shown.image.value == encoded(grid(15))
+    shown.run.click()
+    shown.wait(SECONDS)
+    assert "changed" not in shown.status and shown.image.value == encoded(grid(55))
+
+
+@pytest.mark.parametrize("make", [lambda function, **controls: play(function, **controls),
+                                  lambda function, **controls: explore(lambda **values: plain(len(list(
+                                      function(**values)))), button="Run", **controls)], ids=["play", "explore"])
+def test_a_control_that_changes_during_the_run_is_told_at_its_end(make):
+    started, go_on = threading.Event(), threading.Event()
+
+    def function(level):
+        started.set()
+        assert go_on.wait(SECONDS)
+        yield from growing(level)
+
+    level = slider(10)
+    shown = make(function, level=level)
+    shown.run.click()
+    assert started.wait(SECONDS)
+    level.value = 50
+    go_on.set()
+    shown.wait(SECONDS)
+    assert shown.status.endswith(" s · The controls changed since: press Run.")
+
+
+def test_a_panel_says_that_it_waits_for_a_long_cell_and_an_interrupt_stops_it(monkeypatch):
+    class Kernel:
+        """What a panel needs of one."""
+
+    told, kernel = {}, Kernel()
+    kernel.shell = SimpleNamespace(events=SimpleNamespace(register=told.__setitem__))
+    monkeypatch.setattr(panel, "get_ipython", lambda: SimpleNamespace(get_parent=dict, kernel=kernel))
+    shown = play(endless)
+    told["pre_run_cell"](None)
+    told["post_run_cell"](None)
+    time.sleep(1.1)
+    assert shown.waiting.text == ""      # a short one
+    told["pre_run_cell"](None)
+    until(lambda: shown.waiting.text == "A cell is running: the controls are heard when it is done.")
+    told["post_run_cell"](None)
+    assert shown.waiting.text == "" and shown.waiting.layout.display == "none"
+    shown.run.click()
+    until(lambda: shown.image.value)
+    kernel.saved_sigint_handler(2, None)
+    shown.wait(SECONDS)
+    assert " · stopped · " in shown.status
+
+
+def test_a_panel_says_what_to_do_after_a_restart():
+    lines = [part.text for part in explore(plain, level=slider()).children[0].children[0].children
+             if isinstance(part, panel.Line)]
+    assert "restart" in lines[-1] and "Run All Above Selected Cell" in lines[-1]
 
 
 def test_a_second_run_starts_anew_with_the_values_of_now():
@@ -838,12 +983,12 @@ def test_an_error_in_the_generator_is_told_and_the_picture_made_so_far_stays():
     shown = play(growing, steps=5, broken=4)
     shown.run.click()
     shown.wait(SECONDS)
-    assert shown.status == "ValueError: step 4 is broken"
+    assert shown.status == "step 4 is broken"
     assert shown.image.value == encoded(grid(3)) and not shown.run.disabled and not shown.save_png.disabled
 
 
 @pytest.mark.parametrize("function, error", [
-    (lambda: iter([Step(1, torch.zeros(1), "picture")]), "Error"),      # no picture
+    (lambda: iter([Step(1, torch.zeros(1), "picture")]), "no picture of shape"),      # no picture
     (lambda: 5, "TypeError"),                                            # no generator
     (lambda: (step for step in ()), "no step"),                          # no step
 ])
@@ -888,7 +1033,7 @@ def test_the_passes_of_a_run_are_counted(model):
 
 
 def test_the_picture_is_saved_with_its_recipe(monkeypatch, tmp_path, model):
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(player, "OUTPUT", tmp_path)
 
     def function(model, image, level, style, x, steps=5):
         yield from growing(level, steps)
@@ -901,9 +1046,9 @@ def test_the_picture_is_saved_with_its_recipe(monkeypatch, tmp_path, model):
     for _ in range(2):
         shown.save_png.click()
         shown.wait(SECONDS)
-    assert sorted(path.name for path in Path("output").iterdir()) == ["function_01.png", "function_02.png"]
-    assert shown.status == f"Saved {Path('output') / 'function_02.png'} (0.0 MB)."
-    saved = Image.open("output/function_01.png")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["function_01.png", "function_02.png"]
+    assert shown.status == f"Saved {tmp_path / 'function_02.png'} (0.0 MB)."
+    saved = Image.open(tmp_path / "function_01.png")
     assert pixels_equal(saved, grid(15))
     recipe = json.loads(saved.text["recipe"])
     assert recipe.pop("model").startswith(("SqueezeNet", "squeezenet1_1"))
@@ -914,29 +1059,41 @@ def test_the_picture_is_saved_with_its_recipe(monkeypatch, tmp_path, model):
 
 @pytest.mark.parametrize("steps, frames", [(7, 7), (59, 59), (60, 31), (500, 33)])
 def test_the_animation_keeps_at_most_sixty_frames_and_the_last(monkeypatch, tmp_path, steps, frames):
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(player, "OUTPUT", tmp_path)
     shown = play(growing, steps=steps)
     shown.run.click()
     shown.wait(SECONDS)
     shown.save_gif.click()
     shown.wait(SECONDS)
-    saved = Image.open("output/growing_01.gif")
+    saved = Image.open(tmp_path / "growing_01.gif")
     assert saved.n_frames == frames <= 60
     saved.seek(frames - 1)
-    last = np.asarray(grid(min(steps, 255)), dtype=int)
+    last = np.asarray(grid(steps % 256), dtype=int)
     assert np.abs(np.asarray(saved.convert("RGB"), dtype=int) - last).max() < 16      # a GIF has 256 colours
 
 
 def test_what_cannot_be_saved_is_told(monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    Path("output").write_text("a file, not a folder")
+    monkeypatch.setattr(player, "OUTPUT", tmp_path / "output")
+    (tmp_path / "output").write_text("a file, not a folder")
     shown = play(growing)
     shown.save_png.click()      # nothing was made: nothing happens
     shown.run.click()
     shown.wait(SECONDS)
     shown.save_png.click()
     shown.wait(SECONDS)
-    assert "Error" in shown.status and "output" in shown.status and not shown.save_png.disabled
+    assert "Errno" not in shown.status and str(tmp_path / "output") in shown.status and not shown.save_png.disabled
+
+
+def test_there_is_one_output_folder_wherever_the_notebook_lies():
+    assert OUTPUT == INPUT_IMAGES.parent / "output" == Path(__file__).resolve().parents[1] / "output"
+
+
+@pytest.mark.parametrize("error, said", [
+    (ValueError("a sentence"), "a sentence"), (KeyError("x"), "KeyError: 'x'"), (ValueError(), "ValueError: "),
+    (NotADirectoryError(20, "Not a directory", "output"), "Not a directory: output"), (OSError("ours"), "ours"),
+])
+def test_an_error_is_told_without_python_where_it_has_words(error, said):
+    assert panel.in_words(error) == said
 
 
 def test_closing_the_panel_ends_the_run():

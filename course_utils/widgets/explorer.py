@@ -1,10 +1,20 @@
 """`explore`: change a control, see the picture change."""
 
+import threading
+
+import torch
+from PIL import Image
+from torch import nn
+
+from ..images import preprocess
+from ..models import class_name
 from ..progress import Listener, Stopped
-from .panel import Panel, in_words, measured
+from ..scores import class_scores, probabilities
+from .panel import Panel, attempt, in_words, measured
+from .pickers import ClassPicker
 
 
-def explore(function, *, button=None, **controls):
+class Explore(Panel):
     """A panel of controls with one live picture; show it by naming it in the last line of a cell.
 
     function: called as `function(**values)`; returns a picture (`PIL.Image`, tensor or array), or a picture
@@ -16,73 +26,55 @@ def explore(function, *, button=None, **controls):
     The first picture of a panel without a button is drawn before `explore` returns, and its errors are
     raised. Later ones are told in the status line, and the last good picture stays.
     """
-    panel = Explore(function, button, controls)
-    if button is None:
-        try:
-            panel.draw()
-        except BaseException:
-            panel.close()
-            raise
-    return panel
 
-
-class Explore(Panel):
-    """What `explore` returns."""
-
-    def __init__(self, function, button, controls):
+    def __init__(self, function, *, button=None, **controls):
         self._button = button
-        self._asked = None      # the values of the newest picture that was asked for
-        super().__init__(function, controls, runs=button is not None)
-        if button is not None:
-            self.run.description = button
-            self.run.on_click(lambda _: self._clicked())
-            self._line.say(f"Press {button}.")
-
-    def draw(self):
-        """Draw here and now; errors are raised."""
-        self._asked = self.values()
-        self._show(*self._compute(self._asked))
+        super().__init__(function, controls, runs=button or "")
+        if button is None:
+            try:
+                self._asked = self.values()
+                self._draw(self._asked, threading.Event())
+            except BaseException:
+                self.close()
+                raise
 
     def _changed(self, change):
-        values = self.values()
         if self._button is not None:
-            if not self.run.disabled:
-                self._line.say(f"The controls changed: press {self._button}.")
+            super()._changed(change)
         # A picker that follows another reports twice; unchanged controls give the very same objects.
-        elif self._asked is None or any(values[name] is not self._asked[name] for name in values):
-            self._asked = values
-            self._worker.submit(lambda unwanted: self._work(values, unwanted))
+        elif any(value is not self._asked[name] for name, value in self.values().items()):
+            self._submit()
 
-    def _clicked(self):
-        if not self.run.disabled:
-            values = self.values()
-            self._busy(True)
-            self._line.say("Computing …")
-            self._worker.submit(lambda unwanted: self._work(values, unwanted))
-
-    def _work(self, values, unwanted):
+    def _work(self, values, recipe, unwanted):
         Listener(self._tell, unwanted).listen()
-        try:
-            picture, text = self._compute(values)
-            if not unwanted.is_set():
-                self._show(picture, text)
-        except Stopped:
-            pass
-        except Exception as error:      # whatever it is: here it can only be told
-            if not unwanted.is_set():
-                self._line.say(in_words(error), error=True)
-        if self._button is not None:
-            if unwanted.is_set():
-                self._line.say("Stopped.")
-            self._busy(False)
+        error = attempt(self._draw, values, unwanted)
+        if error and not unwanted.is_set():
+            self._end(in_words(error), error=True)
+        elif error and self._button is not None:
+            self._end("Stopped.")
 
-    def _compute(self, values):
-        """The picture, and what the status line will say."""
+    def _draw(self, values, unwanted):
+        """Show the picture, unless it is not wanted any more; errors are raised."""
         with measured(values.values()) as cost:
             result = self.function(**values)
             picture, text = result if isinstance(result, tuple) else (result, "")
-            return picture, f"{text} · {cost()}" if text else cost()
+            cost = cost()
+        said = " · ".join(filter(None, [self._asked_about(values), text, cost]))
+        if unwanted.is_set():
+            raise Stopped
+        self._show(picture)
+        self._end(said)
 
-    def _show(self, picture, text):
-        super()._show(picture)
-        self._line.say(text)
+    def _asked_about(self, values):
+        """Which class the picture is about, and what the network says, where it is asked about a photograph."""
+        targets = [values[name] for name, control in self.controls.items() if isinstance(control, ClassPicker)]
+        models, images = ([value for value in values.values() if isinstance(value, kind)]
+                          for kind in (nn.Module, Image.Image))
+        if not (targets and models and images):
+            return ""
+        with torch.no_grad():
+            p = probabilities(class_scores(models[0], preprocess(images[0], models[0])))[0]
+        top = int(p.argmax())
+        asked = top if targets[0] is None else targets[0]
+        said = f"map for {asked} {class_name(asked, len(p))} ({p[asked]:.2f})"
+        return said if asked == top else f"{said} · the network says {class_name(top, len(p))} ({p[top]:.2f})"

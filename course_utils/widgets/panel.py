@@ -4,6 +4,7 @@ Nothing is printed, displayed or plotted here: what a callback or a thread print
 """
 
 import contextlib
+import functools
 import html
 import io
 import re
@@ -14,12 +15,14 @@ import weakref
 from pathlib import Path
 
 import ipywidgets as widgets
+import torch
 from IPython import get_ipython
 from torch import nn
 
 from ..hooks import count_passes
 from ..images import as_picture
 
+RESTARTED = "No answer? After a restart choose Run, then Run All Above Selected Cell, and run this cell."
 _panels = weakref.WeakSet()
 
 
@@ -31,22 +34,25 @@ class Panel(widgets.VBox):
     that an earlier run of the same cell left behind.
     """
 
-    def __init__(self, function, controls, *, runs=False, rows=()):
+    def __init__(self, function, controls, *, runs="", rows=()):
         self.function = function
         self.controls = {name: control for name, control in controls.items() if isinstance(control, widgets.Widget)}
         self._given = controls
+        self._asked = None      # the values that were computed with last
         self._worker = Worker()
-        self.image = widgets.Image(format="jpeg", layout={"display": "none", "min_width": "min(448px, 100%)"})
-        self.run = button("Run", "play", button_style="primary")
+        layout = {"display": "none", "min_width": "min(448px, 100%)", "margin": "0"}
+        self.image = widgets.Image(format="jpeg", layout=layout)
+        self.run = button(runs, "play", button_style="primary")
         self.stop = button("Stop", "stop", disabled=True)
         self.bar = widgets.FloatProgress(max=1, layout={"width": "98%", "height": "16px"})
-        self._line = Line()
-        parts = {"picture": self.image, "run": self.run, "stop": self.stop, "bar": self.bar, "status": self._line}
+        self._line, self.waiting = Line(f"Press {runs}." if runs else ""), Line()
+        parts = {"picture": self.image, "run": self.run, "stop": self.stop, "bar": self.bar, "status": self._line,
+                 "waiting": self.waiting}
         for name, part in (self.controls | parts).items():
             part.add_class("course-" + name.replace("_", "-"))
         arrange(self.controls)
         running = [side_by_side(self.run, self.stop), self.bar] if runs else []
-        left = [*self.controls.values(), *running, self._line, *rows]
+        left = [*self.controls.values(), *running, self._line, self.waiting, *rows, Line(RESTARTED)]
         # Beside each other where there is room, else the picture beneath. It has at least twice the pixels
         # that most networks see, and more only where the picture itself has more.
         right = {"flex": "1 1 448px", "min_width": "0", "align_items": "flex-start", "margin": "0 0 0 16px"}
@@ -60,6 +66,8 @@ class Panel(widgets.VBox):
             if panel._cell == self._cell and panel._execution != self._execution:
                 panel.close()
         _panels.add(self)
+        watch(getattr(get_ipython(), "kernel", None))
+        self.run.on_click(lambda _: self._start())
         self.stop.on_click(lambda _: self._halt())
         for control in self.controls.values():
             control.observe(self._changed, "value")
@@ -89,11 +97,45 @@ class Panel(widgets.VBox):
         super().close()
 
     def _changed(self, change):
-        """A control has a new value."""
+        """A control has a new value: the picture is older than the controls."""
+        if not self.run.disabled:
+            self._line.say(f"The controls changed: press {self.run.description}.")
+
+    def _start(self):
+        """Run was pressed. Nothing runs on values that are not those on the screen."""
+        if self.run.disabled:
+            return
+        for name, control in self.controls.items():
+            if why := getattr(control, "refusal", ""):
+                self._line.say(f"Not run, because of {name.replace('_', ' ')}: {why}.", error=True)
+                return
+        self._busy(True)
+        self._line.say("Starting …")
+        self._submit()
+
+    def _submit(self):
+        """Hand the values of now to the thread, and what a recipe says of them, which later belongs to others."""
+        values = self._asked = self.values()
+        recipe = {name: self._told(name, value) for name, value in values.items()}
+        self._worker.submit(lambda unwanted: self._work(values, recipe, unwanted))
+
+    def _told(self, name, value):
+        """A value as it stands in the recipe of a saved picture."""
+        if isinstance(value, nn.Module):
+            return getattr(value, "course_name", type(value).__name__)
+        if isinstance(value, torch.Tensor):
+            return f"tensor {tuple(value.shape)}"
+        return getattr(self.controls.get(name), "text", value)
 
     def _halt(self):
         self.stop.disabled = True      # what runs ends within one step
         self._worker.halt()
+
+    def _end(self, said, error=False):
+        """Say how the work ended, and that the controls are ahead of it, if they are."""
+        stale = any(value is not self._asked[name] for name, value in self.values().items())
+        self._line.say(f"{said} · The controls changed since: press {self.run.description}." if stale else said, error)
+        self._busy(False)
 
     def _busy(self, busy):
         self.run.disabled, self.stop.disabled = busy, not busy
@@ -121,7 +163,7 @@ class Line(widgets.HTML):
         """Show a text; an empty one takes no room."""
         self.text = text
         colour = "var(--jp-error-color1, #c62828)" if error else "var(--jp-content-font-color2, #616161)"
-        style = f"color: {colour}; line-height: 1.4; padding: 4px 0"
+        style = f"color: {colour}; line-height: 1.4; padding: 4px 0; overflow-wrap: anywhere"
         unbroken = re.sub(r"(\d) s\b", r"\1&nbsp;s", html.escape(text))      # no line ends within "0.04 s"
         self.value = f'<div role="status" style="{style}">{unbroken}</div>'
         self.layout.display = None if text else "none"
@@ -183,6 +225,40 @@ class Worker:
             work(unwanted)
 
 
+@functools.cache
+def watch(kernel):
+    """Let panels say that they wait while a cell runs, and let an interrupt of an idle kernel stop what they run."""
+    if kernel is None:
+        return
+    timers = []
+
+    def tell(text):
+        for panel in list(_panels):
+            panel.waiting.say(text)
+
+    def began(info):
+        timers.append(threading.Timer(1, tell, ["A cell is running: the controls are heard when it is done."]))
+        timers[-1].start()
+
+    def ended(result):
+        while timers:
+            timers.pop().cancel()
+        tell("")
+
+    kernel.shell.events.register("pre_run_cell", began)
+    kernel.shell.events.register("post_run_cell", ended)
+    # The kernel ignores interrupts between its cells; this is what it puts back after each.
+    kernel.saved_sigint_handler = lambda *signal: [panel._worker.halt() for panel in list(_panels)]
+
+
+def attempt(function, *arguments):
+    """Call a function; returns its exception, if there was one: in a thread it can only be told."""
+    try:
+        function(*arguments)
+    except Exception as error:
+        return error
+
+
 @contextlib.contextmanager
 def measured(values):
     """Time a block and count the passes through every network among the values; yields a function that says it."""
@@ -208,8 +284,11 @@ def encoded(picture):
 
 
 def in_words(error):
-    """An exception in one line."""
-    return f"{type(error).__name__}: {error}"
+    """An exception in one line, without the words of Python where it has its own."""
+    if getattr(error, "strerror", None):
+        return f"{error.strerror}: {error.filename}"
+    known = isinstance(error, ValueError | IndexError | RuntimeError | OSError)
+    return known and str(error) or f"{type(error).__name__}: {error}"
 
 
 def arrange(controls):

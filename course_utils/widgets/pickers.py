@@ -10,11 +10,10 @@ from pathlib import Path
 import ipywidgets as widgets
 import psutil
 import traitlets
-from torch import nn
 
 from ..drawing import overlay
 from ..hooks import layer_name
-from ..images import ACCEPTED, load_image, sample_image, sample_images
+from ..images import ACCEPTED, load_image, preprocess, sample_image, sample_images
 from ..layers import last_spatial_layer, spatial_layers
 from ..models import (
     BUNDLED,
@@ -31,9 +30,13 @@ from .panel import Line, in_words
 
 
 class Picker(widgets.VBox):
-    """Base of the pickers: `value`, and beside it `text` (the value in words) and `message`."""
+    """Base of the pickers: `value`, and beside it `text` (the value in words), `message` and `refusal`.
+
+    refusal: why the value is not what the fields show, or "". Until it is, nothing runs on it.
+    """
 
     value = traitlets.Any()
+    refusal = ""
 
     def __init__(self, *fields):
         self._filling = False
@@ -56,27 +59,34 @@ class Picker(widgets.VBox):
 
     def _fill(self, menu, options, chosen):
         """Give a menu new options. It passes through the first one, which is nobody's business."""
-        self._filling = True
-        menu.options = options
-        menu.value = chosen
-        self._filling = False
+        with self._unheard():
+            menu.options = options
+            menu.value = chosen
         self._pick(chosen)
+
+    @contextlib.contextmanager
+    def _unheard(self):
+        """Fields that change while the block runs were not changed by the user."""
+        self._filling = True
+        yield
+        self._filling = False
 
     def _pick(self, chosen):
         """The user chose from a menu."""
+        self.refusal = ""
         self.value = chosen
         self._line.say("")
 
-
-def image_picker(name="red_panda", *, label="photograph"):
-    """A menu of the course's photographs, and an upload; `value` is an upright RGB `PIL.Image`."""
-    return ImagePicker(name, label)
+    def _refuse(self, why, error=True):
+        """The fields show what cannot be taken, or not yet: the value stays."""
+        self.refusal = why
+        self._line.say(f"{why}. Still in use: {self.text}.", error)
 
 
 class ImagePicker(Picker):
-    """What `image_picker` returns: `menu` and `upload` are its parts."""
+    """A menu of the course's photographs, and an upload; `value` is an upright RGB `PIL.Image`."""
 
-    def __init__(self, name, label):
+    def __init__(self, name="red_panda", *, label="photograph"):
         self._uploaded = {}
         self.menu = widgets.Dropdown(description=label)
         self.upload = widgets.FileUpload(accept="image/*", tooltip=f"{ACCEPTED}, under 10 MB")
@@ -93,8 +103,7 @@ class ImagePicker(Picker):
         return self.menu.value
 
     def _pick(self, chosen):
-        self.value = self._uploaded[chosen] if chosen in self._uploaded else sample_image(chosen)
-        self._line.say("")
+        super()._pick(self._uploaded[chosen] if chosen in self._uploaded else sample_image(chosen))
 
     def _received(self, change):
         for file in change.new:      # none, when the upload is emptied below
@@ -107,19 +116,14 @@ class ImagePicker(Picker):
         self.upload.value = ()
 
 
-def class_picker(target=None, *, classes=1000, label="class"):
+class ClassPicker(Picker):
     """A text field for a class: a name, a part of one, or an index; `value` is an index, or None if empty.
 
     None stands for the network's own top class. Of several classes that match, a menu offers the choice.
     classes: how many the network has; only ImageNet's thousand have names.
     """
-    return ClassPicker(target, classes, label)
 
-
-class ClassPicker(Picker):
-    """What `class_picker` returns: `field` and `menu`, the menu of matches, are its parts."""
-
-    def __init__(self, target, classes, label):
+    def __init__(self, target=None, *, classes=1000, label="class"):
         self._classes = classes
         self.field = widgets.Combobox(
             options=[self._words(index) for index in range(classes)], description=label, continuous_update=False,
@@ -129,7 +133,7 @@ class ClassPicker(Picker):
         super().__init__(self.field, self.menu)
         self.value = target
         self._follow(self.menu)
-        self.field.observe(self._typed, "value")
+        self.field.observe(lambda change: self._filling or self._typed(change.new.strip()), "value")
 
     @property
     def text(self):
@@ -141,11 +145,16 @@ class ClassPicker(Picker):
         name = class_name(index, self._classes)
         return name if name.startswith("class ") else f"{index} {name}"
 
-    def _typed(self, change):
+    def _pick(self, chosen):
+        super()._pick(chosen)
+        with self._unheard():      # what was typed becomes the whole name
+            self.field.value = "" if chosen is None else self.text
+
+    def _typed(self, typed):
         try:
-            matches = self._matches(change.new.strip())
+            matches = self._matches(typed)
         except (ValueError, IndexError) as error:
-            self._line.say(in_words(error), error=True)
+            self._refuse(in_words(error))
             return
         self._fill(self.menu, [(self._words(i), i) for i in matches], matches[0])
         self.menu.layout.display = None if len(matches) > 1 else "none"
@@ -162,53 +171,52 @@ class ClassPicker(Picker):
         return find_class(typed) if typed else [None]
 
 
-def layer_picker(model, value=None, *, label="layer"):
+class LayerPicker(Picker):
     """A menu of the layers with a spatial output; `value` is a dotted name, at first the last spatial layer's.
 
-    model: a network, or a `model_picker`, which is then followed. value: the layer to begin with.
+    model: a network, or a `model_picker`, which is then followed. value: the layer to begin with. image: a picture,
+    or an `image_picker`, for a network that does not take 224 by 224 pixels.
     """
-    return LayerPicker(model, value, label)
 
-
-class LayerPicker(Picker):
-    """What `layer_picker` returns: `menu` is its part."""
-
-    def __init__(self, model, value, label):
+    def __init__(self, model, value=None, *, image=None, label="layer"):
         self.menu = widgets.Dropdown(description=label)
         super().__init__(self.menu)
-        network = model if isinstance(model, nn.Module) else model.value
-        self._offer(network, value and layer_name(network, value))
+        self._model, self._image = model, image
+        self._chosen = {}      # the layers of a network -> the one that was chosen last
+        self._offer(value)
         self._follow(self.menu)
-        if network is not model:
-            model.observe(self._changed_model, "value")
+        for picker in (model, image):
+            if isinstance(picker, Picker):
+                picker.observe(self._changed, "value")
 
-    def _offer(self, model, value=None):
-        names = spatial_layers(model)
+    def _pick(self, chosen):
+        self._chosen[self.menu.options] = chosen
+        super()._pick(chosen)
+
+    def _offer(self, value=None):
+        model, image = (getattr(given, "value", given) for given in (self._model, self._image))
+        x = None if image is None else preprocess(image, model)
+        names, value = tuple(spatial_layers(model, x)), value and layer_name(model, value)
         if value and value not in names:
-            raise ValueError(f"layer {value!r} has no spatial output (N, C, h, w); those that have are {names}")
+            raise ValueError(f"layer {value!r} has no spatial output (N, C, h, w); those that have are "
+                             f"{', '.join(names)}")
         # The same network with other weights: the layer stays, so that the two can be compared.
-        stays = self.value if list(self.menu.options) == names else None
-        self._fill(self.menu, names, value or stays or last_spatial_layer(model))
+        self._fill(self.menu, names, value or self._chosen.get(names) or last_spatial_layer(model, x))
 
-    def _changed_model(self, change):
+    def _changed(self, change):
         try:
-            self._offer(change.new)
+            self._offer()
         except Exception as error:
-            self._line.say(in_words(error), error=True)
+            self._refuse(in_words(error))
 
 
-def model_picker(name=DEFAULT, weights="pretrained", *, label="model"):
+class ModelPicker(Picker):
     """A menu of all classification networks, pretrained or random; `value` is the loaded network.
 
     Weights that must be fetched are fetched only after a click, and their size is said before.
     """
-    return ModelPicker(name, weights, label)
 
-
-class ModelPicker(Picker):
-    """What `model_picker` returns: `menu`, `weights` and `fetch`, the button, are its parts."""
-
-    def __init__(self, name, weights, label):
+    def __init__(self, name=DEFAULT, weights="pretrained", *, label="model"):
         first = [*BUNDLED, "alexnet", "vgg16", "vgg19"]
         others = [other for other in available_models() if other not in first]
         value = load_model(name, weights=weights)
@@ -217,15 +225,15 @@ class ModelPicker(Picker):
         self.fetch = widgets.Button(icon="download", layout={"display": "none"})
         super().__init__(self.menu, self.weights, self.fetch)
         self.value = value
-        self._text = f"{name}, {weights} weights"
+        self._in_use = name, weights
         self._thread = None
-        self.menu.observe(self._chosen, "value")
-        self.weights.observe(self._chosen, "value")
+        for menu in (self.menu, self.weights):
+            menu.observe(lambda change: self._filling or self._chosen(), "value")
         self.fetch.on_click(lambda _: self._load())
 
     @property
     def text(self):
-        return self._text
+        return "{}, {} weights".format(*self._in_use)
 
     def wait(self, timeout=None):
         """Block until the network is loaded; TimeoutError after so many seconds."""
@@ -235,7 +243,7 @@ class ModelPicker(Picker):
             if thread.is_alive():
                 raise TimeoutError(f"{self.menu.value} is not loaded after {timeout} s")
 
-    def _chosen(self, change):
+    def _chosen(self):
         self._thread = None      # what is being loaded is not wanted any more
         name, weights = self.menu.value, self.weights.value
         size = published_weights(name).meta["_file_size"]
@@ -244,18 +252,19 @@ class ModelPicker(Picker):
         needed, free = 4 * size, available_memory() / 2**20
         warnings = []
         if absent:
-            warnings.append(f"The weights of {name} must be fetched first, once: {size:.0f} MB.")
+            warnings.append(f"The weights of {name} must be fetched first, once: {size:.0f} MB")
         if needed > free:
-            warnings.append(f"{name} may need {needed:.0f} MB of memory, {free:.0f} MB are free: the kernel may die.")
-        self._line.say(" ".join(warnings), error=needed > free)
+            warnings.append(f"{name} may need {needed:.0f} MB of memory, {free:.0f} MB are free: the kernel may die")
         self.fetch.description = "Fetch and use" if absent else "Use all the same"
         self.fetch.layout.display = None if warnings else "none"
-        if not warnings:
+        if warnings:
+            self._refuse(". ".join(warnings), error=needed > free)
+        else:
             self._load()
 
     def _load(self):
         self.fetch.layout.display = "none"
-        self._line.say(f"Loading {self.menu.value} …")
+        self._refuse(f"Loading {self.menu.value}", error=False)
         arguments = self.menu.value, self.weights.value
         self._thread = threading.Thread(target=self._loading, args=arguments, name="course model", daemon=True)
         self._thread.start()
@@ -265,14 +274,17 @@ class ModelPicker(Picker):
             try:
                 model, failure = load_model(name, weights=weights), ""
             except Exception as error:      # whatever it is: here it can only be told
-                model, failure = None, f"{in_words(error)}. Still in use: {self.text}"
+                model, failure = None, in_words(error)
         if threading.current_thread() is not self._thread:
             return
-        self._line.say(failure, error=True)
-        self.fetch.layout.display = None if failure else "none"
-        if model:
-            self._text = f"{name}, {weights} weights"
-            self.value = model
+        if failure:
+            with self._unheard():
+                self.menu.value, self.weights.value = self._in_use
+            self.refusal = ""
+            self._line.say(f"{failure}. Still in use: {self.text}.", error=True)
+        else:
+            self._in_use = name, weights
+            self._pick(model)
 
     @contextlib.contextmanager
     def _fetching_watched(self, name):
@@ -307,15 +319,10 @@ def available_memory():
     return min([psutil.virtual_memory().available, *(int(limit) - used for limit in limits if limit.isdigit())])
 
 
-def drawing_picker(style="overlay", percentile=100, opacity=0.5):
-    """How a map is drawn; `value` is a `Drawing`: `drawing(image, map, signed=False)` gives the picture."""
-    return DrawingPicker(style, percentile, opacity)
-
-
 class DrawingPicker(Picker):
-    """What `drawing_picker` returns: `style`, `percentile` and `opacity` are its parts."""
+    """How a map is drawn; `value` is a `Drawing`: `drawing(image, map, signed=False)` gives the picture."""
 
-    def __init__(self, style, percentile, opacity):
+    def __init__(self, style="overlay", percentile=100, opacity=0.5):
         self.style_menu = widgets.Dropdown(options=list(STYLES), value=style, description="drawing")
         self.percentile = widgets.FloatSlider(
             value=percentile, min=90, max=100, step=0.5, description="percentile", readout_format=".1f")

@@ -4,25 +4,23 @@ import itertools
 import math
 import re
 import time
-from pathlib import Path
 
 import ipywidgets as widgets
 import matplotlib
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from torch import nn
 
 from ..drawing import image_grid
-from ..images import save_animation, save_image
-from .panel import Panel, button, encoded, in_words, measured, side_by_side
-from .pickers import Picker
+from ..images import OUTPUT, save_animation, save_image
+from .panel import Panel, attempt, button, encoded, in_words, measured, side_by_side
+from .pickers import ClassPicker
 
 FRAMES = 60             # kept for the animation, at most
 WIDEST_FRAME = 480      # pixels
 
 
-def play(generator_function, *, total=None, recipe=None, **controls):
+class Play(Panel):
     """A panel that runs a generator of `Step` from a Run button, with preview, objective curve and Stop.
 
     generator_function: called as `generator_function(**values)`, yields `Step(number, objective, image)`.
@@ -31,57 +29,31 @@ def play(generator_function, *, total=None, recipe=None, **controls):
     `steps`. recipe: a dict of what else belongs into the metadata of a saved picture, beside the values.
 
     Stop acts after the step that is running, and the picture made so far stays; so it does after an error,
-    which is told in the status line. "Save PNG" and "Save GIF" write into the folder `output`.
+    which is told in the status line. "Save PNG" and "Save GIF" write into the course's folder `output`.
     """
-    return Play(generator_function, total, recipe or {}, controls)
 
-
-class Play(Panel):
-    """What `play` returns; it has `curve`, `save_png` and `save_gif` beside the parts of every panel."""
-
-    def __init__(self, function, total, recipe, controls):
-        self._name = getattr(function, "__name__", "picture")
-        self._total, self._recipe, self._film = total, recipe, None
+    def __init__(self, generator_function, *, total=None, recipe=None, **controls):
+        self._name = getattr(generator_function, "__name__", "picture")
+        self._total, self._recipe, self._film = total, recipe or {}, None
         self.curve = widgets.Image(format="jpeg", layout={"display": "none", "width": "98%"})
         self.save_png = button("Save PNG", "image", disabled=True)
         self.save_gif = button("Save GIF", "film", disabled=True)
         for name, part in {"curve": self.curve, "save-png": self.save_png, "save-gif": self.save_gif}.items():
             part.add_class(f"course-{name}")
         rows = [side_by_side(self.save_png, self.save_gif), self.curve]
-        super().__init__(function, controls, runs=True, rows=rows)
-        self.run.on_click(lambda _: self._run())
+        super().__init__(generator_function, controls, runs="Run", rows=rows)
         self.save_png.on_click(lambda _: self._save(".png"))
         self.save_gif.on_click(lambda _: self._save(".gif"))
-        self._line.say("Press Run.")
 
-    def _run(self):
-        if self.run.disabled:
-            return
-        values = self.values()
-        recipe = {"technique": self._name, **self._recipe}
-        recipe |= {name: self._told(name, value) for name, value in values.items()}
-        self._film = film = Film(recipe)
-        self._busy(True)
-        self._line.say("Starting …")
-        self._worker.submit(lambda unwanted: self._work(film, values, unwanted))
-
-    def _told(self, name, value):
-        """A value as it stands in the recipe."""
-        if isinstance(self.controls.get(name), Picker):
-            return self.controls[name].text
-        if isinstance(value, nn.Module):
-            return getattr(value, "course_name", type(value).__name__)
-        if isinstance(value, torch.Tensor):
-            return f"tensor {tuple(value.shape)}"
-        return value
-
-    def _work(self, film, values, unwanted):
+    def _work(self, values, recipe, unwanted):
+        about = "".join(f"{recipe[name]} · " for name, control in self.controls.items()
+                        if isinstance(control, ClassPicker))
+        self._film = film = Film({"technique": self._name, **self._recipe, **recipe}, about)
         with measured(values.values()) as cost:
             error = attempt(self._follow, film, values, unwanted)
             error = attempt(self._preview, film) or error      # also after an error: what was made stays
             ended = "stopped" if unwanted.is_set() else "done"
-            self._line.say(in_words(error) if error else f"{film.said()} · {ended} · {cost()}", error=bool(error))
-        self._busy(False)
+            self._end(in_words(error) if error else f"{film.said()} · {ended} · {cost()}", error=bool(error))
 
     def _follow(self, film, values, unwanted):
         film.total = self._total(**values) if callable(self._total) else self._total or values.get("steps")
@@ -116,7 +88,7 @@ class Play(Panel):
         if self.save_png.disabled:
             return
         name = re.sub(r"\W", "", self._name)
-        paths = (Path("output") / f"{name}_{number:02d}{suffix}" for number in itertools.count(1))
+        paths = (OUTPUT / f"{name}_{number:02d}{suffix}" for number in itertools.count(1))
         path = next(path for path in paths if not path.exists())
         film = self._film
         self.run.disabled = self.save_png.disabled = self.save_gif.disabled = True
@@ -131,19 +103,11 @@ class Play(Panel):
         self._worker.submit(work)
 
 
-def attempt(function, *arguments):
-    """Call a function; returns its exception, if there was one: in a thread it can only be told."""
-    try:
-        function(*arguments)
-    except Exception as error:
-        return error
-
-
 class Film:
     """What is kept of a run: the newest step, the course of the objective, and some frames."""
 
-    def __init__(self, recipe):
-        self.recipe = recipe
+    def __init__(self, recipe, about):
+        self.recipe, self._about = recipe, about
         self.total = self.last = None
         self.objectives = []
         self._frames, self._stride = [], 1
@@ -160,9 +124,9 @@ class Film:
     def said(self):
         """Where the run is, in words."""
         if not self.last:
-            return "no step"
+            return f"{self._about}no step"
         of = f" of {self.total}" if self.total else ""
-        return f"step {self.last.number}{of} · objective {np.mean(self.objectives[-1]):.4g}"
+        return f"{self._about}step {self.last.number}{of} · objective {np.mean(self.objectives[-1]):.4g}"
 
     def picture(self):
         """The newest picture, or all of the batch in a grid."""

@@ -1,0 +1,7 @@
+"""How Jupyter is started for the course: by `make lab`, and on Binder. The variable JUPYTER_CONFIG_PATH leads here."""
+
+import os
+
+# Kernels inherit this, and torch reads it as it is imported. Otherwise its threads wait in a busy loop, and two
+# notebooks at work, or one beside anything else, take the processor from each other for many times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
