@@ -15,9 +15,8 @@ from .images import (
 )
 from .layers import last_spatial_layer, run_to, spatial_layer
 from .models import class_name, find_class, load_model, predict
-from .progress import progress
 from .scores import as_indices, class_score, class_scores, probabilities, sum_over, target_classes
-from .steps import Step, last_step
+from .steps import Step, last_step, progress
 from .widgets import class_picker, drawing_picker, explore, image_picker, layer_picker, model_picker, play
 
 __all__ = [

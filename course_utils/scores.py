@@ -3,7 +3,7 @@
 import torch
 
 from .hooks import NetworkError, check_pictures, evaluation_mode, forward
-from .progress import progress
+from .steps import progress
 
 
 def class_scores(model, x):

@@ -1,11 +1,19 @@
-"""What every image-making technique yields, and the memory that a run of it leaves."""
+"""What every image-making technique yields, and the progress of slow ones: a bar in plain calls, a Stop in panels."""
 
+import contextvars
 import ctypes
 import functools
+import threading
 from collections import deque
 from typing import NamedTuple
 
 import torch
+from tqdm.auto import tqdm
+
+PATIENCE = 3      # seconds before a plain call shows a bar
+
+_listener = contextvars.ContextVar("listener", default=None)
+_bar_in_use = threading.Lock()      # held by the outermost loop
 
 
 class Step(NamedTuple):
@@ -30,6 +38,56 @@ def last_step(steps):
         raise ValueError("there is no last step: the generator yielded none")
     return_memory()
     return kept[0]
+
+
+class Stopped(Exception):
+    """Stop was pressed; raised from `progress`, so that a technique ends as on any other error."""
+
+
+class Listener:
+    """What a panel sets before it calls a technique: whom to tell, and whether to go on."""
+
+    def __init__(self, report, stop):
+        self.report = report      # called with (done, total); total is None where it is not known
+        self.stop = stop          # a threading.Event
+        self.depth = 0            # loops inside loops must not move the bar
+
+    def listen(self):
+        """Hear what `progress` says from now on in this thread."""
+        _listener.set(self)
+
+
+def progress(iterable, total=None):
+    """Yield the items of an iterable, and show how many are done.
+
+    A plain call shows a bar after three seconds; TQDM_DISABLE=1 in the environment turns it off. Inside a panel
+    its bar is told instead, and its Stop obeyed. total: how many there will be, where the iterable has no length.
+    Of loops inside loops only the outermost moves the bar.
+    """
+    if total is None and hasattr(iterable, "__len__"):
+        total = len(iterable)
+    if listener := _listener.get():
+        yield from _told(iterable, total, listener)
+    elif threading.current_thread() is threading.main_thread() and _bar_in_use.acquire(blocking=False):
+        try:
+            yield from tqdm(iterable, total=total, delay=PATIENCE, leave=False)
+        finally:
+            _bar_in_use.release()
+    else:      # another loop has the bar, or a panel's thread, whose output no cell would show
+        yield from iterable
+
+
+def _told(iterable, total, listener):
+    listener.depth += 1
+    try:
+        for done, item in enumerate(iterable, start=1):
+            yield item
+            if listener.stop.is_set():
+                raise Stopped
+            if listener.depth == 1:
+                listener.report(done, total)
+    finally:
+        listener.depth -= 1
 
 
 def return_memory():

@@ -1,7 +1,6 @@
 """The bar of a slow plain call: when it is shown, and when nothing is."""
 
 import contextlib
-import importlib
 import threading
 import time
 
@@ -13,18 +12,17 @@ from nbformat.v4 import new_code_cell, new_notebook
 from tqdm import tqdm
 
 from course_utils import progress
-
-module = importlib.import_module("course_utils.progress")      # `course_utils.progress` itself is the function
+from course_utils import steps as module
 
 # A loop that takes longer than the bar's patience, between two printed lines.
 SLOW_CELL = """
-import importlib
 import time
 
-module = importlib.import_module("course_utils.progress")
-module.PATIENCE = 0.1
+from course_utils import steps
+
+steps.PATIENCE = 0.1
 print("before")
-for _ in module.progress(range(5)):
+for _ in steps.progress(range(5)):
     time.sleep(0.1)
 print("after")
 """.strip()

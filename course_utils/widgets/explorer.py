@@ -8,8 +8,8 @@ from torch import nn
 
 from ..images import preprocess
 from ..models import class_name
-from ..progress import Listener, Stopped
 from ..scores import class_scores, probabilities
+from ..steps import Listener, Stopped
 from .panel import Panel, attempt, in_words, measured
 from .pickers import ClassPicker
 
