@@ -208,16 +208,21 @@ def record(model, *layers):
         recording._add(name, tensor)
         return tensor.clone()
 
-    def attach(name):
-        module = model.get_submodule(name.removesuffix(INPUT))
+    def keep(name):
         if name.endswith(INPUT):
-            return module.register_forward_pre_hook(lambda module, inputs: (kept(name, inputs[0]), *inputs[1:]))
-        return module.register_forward_hook(lambda module, inputs, output: kept(name, output))
+            return lambda module, inputs: (kept(name, inputs[0]), *inputs[1:])
+        return lambda module, inputs, output: kept(name, output)
 
     with lock(model), contextlib.ExitStack() as stack:
         for name in dict.fromkeys(names):
-            stack.callback(attach(name).remove)
+            stack.callback(hang(model, name, keep(name)).remove)
         yield recording
+
+
+def hang(model, name, hook):
+    """Register a forward hook at a layer, or a forward pre-hook where the name ends in ":input"; returns its handle."""
+    module = model.get_submodule(name.removesuffix(INPUT))
+    return (module.register_forward_pre_hook if name.endswith(INPUT) else module.register_forward_hook)(hook)
 
 
 class _RuledReLU(torch.autograd.Function):

@@ -8,7 +8,18 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from .hooks import INPUT, check_pictures, evaluation_mode, forward, home, layer_name, layer_names, leaf, record
+from .hooks import (
+    INPUT,
+    check_pictures,
+    evaluation_mode,
+    forward,
+    hang,
+    home,
+    layer_name,
+    layer_names,
+    leaf,
+    record,
+)
 
 _POOLING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 _PASSING_ON = (nn.Dropout, nn.Dropout2d, nn.Identity)      # in evaluation mode their output is their input
@@ -30,7 +41,8 @@ class Layers(NamedTuple):
 
     times: name → number of calls. source: name → the module whose output enters the last call, or None where no
     module gave it (a sum). shapes: name → shape of the output. maps: names with an output `(N, C, h, w)`. menu: those
-    to choose from. last: the last spatial layer, or None, and then `why` says why there is none.
+    to choose from, called once, with several positions, no pooling or dropout; a container stands before what is
+    inside it. last: the last spatial layer, or None, and then `why` says why there is none.
     """
 
     times: Counter
@@ -87,15 +99,6 @@ def spatial_layer(model, x, layer=None):
     return name
 
 
-def spatial_layers(model, x=None):
-    """Names of the layers that can be watched as maps: called once, with an output `(N, C, h, w)`, h·w > 1.
-
-    x: as in `last_spatial_layer`. Pooling, dropout and the like are left out. The order is that of the
-    definitions, so that a container stands before what is inside it.
-    """
-    return list(layers_of(model, x).menu)
-
-
 def entering(model, layer, x=None):
     """Name under which `record` finds what enters a layer at its last call.
 
@@ -126,9 +129,7 @@ def run_to(model, x, *layers):
                 raise _Reached
 
         for name in names:
-            module = model.get_submodule(name.removesuffix(INPUT))
-            hang = module.register_forward_pre_hook if name.endswith(INPUT) else module.register_forward_hook
-            stack.callback(hang(lambda *_, name=name: stop(name)).remove)
+            stack.callback(hang(model, name, lambda *_, name=name: stop(name)).remove)
         with contextlib.suppress(_Reached):
             forward(model, x)
     for name, outputs in recording.items():
@@ -167,7 +168,7 @@ def _watched(model, x):
 def _layers(model, calls, output):
     times = Counter(call.name for call in calls)
     maps = [call for i, call in enumerate(calls) if _is_map(call.output) and not _is_channels_last(calls, i)]
-    menu = {call.name for call in maps if times[call.name] == 1 and _positions(call.output) > 1
+    menu = {call.name for call in maps if times[call.name] == 1 and call.output[0, 0].numel() > 1
             and not isinstance(call.module, _POOLING + _PASSING_ON)}
     try:
         last, why = _last_spatial_layer(model, calls, output), ""
@@ -181,10 +182,6 @@ def _layers(model, calls, output):
 
 def _is_map(output):
     return isinstance(output, torch.Tensor) and output.dim() == 4 and len(output) == 1
-
-
-def _positions(output):
-    return output.shape[2] * output.shape[3]
 
 
 def _last_spatial_layer(model, calls, output):
@@ -228,7 +225,7 @@ def _head(weighted):
 def _maps_of_the_score(body, output):
     """Calls that give maps of several channels and positions, not pooled, not passed on, on the way to the output."""
     pooled = [call.output for call in body if isinstance(call.module, _POOLING)]
-    maps = [call for call in body if _is_map(call.output) and call.output.shape[1] > 1 and _positions(call.output) > 1
+    maps = [call for call in body if _is_map(call.output) and call.output.shape[1] > 1 and call.output[0, 0].numel() > 1
             and not isinstance(call.module, _PASSING_ON) and not any(call.output is other for other in pooled)]
     if not isinstance(output, torch.Tensor) or not output.requires_grad:
         return maps      # there is no telling what it depends on

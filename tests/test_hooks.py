@@ -18,7 +18,7 @@ from course_utils import (
     run_to,
 )
 from course_utils.hooks import layer_names
-from course_utils.layers import spatial_layers
+from course_utils.layers import layers_of
 from course_utils.scores import class_score
 
 ERRORS = [RuntimeError("on purpose"), KeyboardInterrupt()]
@@ -352,17 +352,18 @@ def test_other_activations_beside_the_relus_are_counted_in_a_warning():
 
 
 def test_a_relu_that_cannot_be_reached_is_told():
-    class Half(nn.Module):
+    class Recurrent(nn.Module):
         def __init__(self):
             super().__init__()
-            self.conv, self.relu = nn.Conv2d(3, 4, 1), nn.ReLU()
+            self.conv, self.relu, self.rnn = nn.Conv2d(3, 4, 1), nn.ReLU(), nn.RNN(4, 2, nonlinearity="relu")
 
-        def forward(self, x):      # called below torch's Python functions, as compiled code does
-            return torch.ops.aten.relu(self.relu(self.conv(x)) - 1).mean(dim=(2, 3))
+        def forward(self, x):      # an RNN calls its ReLUs in C++, one for each of three steps
+            return self.rnn(self.relu(self.conv(x)).mean(dim=3).permute(2, 0, 1))[0][-1]
 
-    with pytest.raises(ValueError, match="1 of the 2 ReLUs of this Half cannot be reached"):
-        with relu_rule(model := Half(), GUIDED):
-            model(picture().requires_grad_())
+    model, x = Recurrent(), picture(3, 3).requires_grad_()
+    with pytest.raises(ValueError, match="3 of the 4 ReLUs of this Recurrent cannot be reached"):
+        with relu_rule(model, GUIDED):
+            model(x)
 
 
 def test_the_rule_of_a_part_leaves_the_rest_of_the_network_alone():
@@ -603,9 +604,9 @@ def test_probing_spares_the_picture():
     torch.testing.assert_close(x, before, rtol=0, atol=0)
 
 
-def test_spatial_layers_are_those_called_once_with_several_positions():
-    assert spatial_layers(Toy(), toy_pictures()) == ["features", *(f"features.{i}" for i in range(5))]
-    names = spatial_layers(network("resnet18"), picture())
+def test_layers_of_the_menu_are_those_called_once_with_several_positions():
+    assert layers_of(Toy(), toy_pictures()).menu == ["features", *(f"features.{i}" for i in range(5))]
+    names = layers_of(network("resnet18"), picture()).menu
     assert {"conv1", "layer1", "layer1.0", "layer1.0.conv1", "layer4"} <= set(names)
     assert not {"layer1.0.relu", "maxpool", "avgpool", "fc"} & set(names)
 

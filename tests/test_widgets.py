@@ -46,7 +46,7 @@ from course_utils import (
 )
 from course_utils.hooks import layer_names
 from course_utils.images import INPUT_IMAGES, OUTPUT
-from course_utils.layers import spatial_layers
+from course_utils.layers import layers_of
 from course_utils.widgets import Drawing, panel, pickers, player
 from course_utils.widgets.panel import encoded
 
@@ -620,9 +620,9 @@ def test_only_imagenets_classes_have_names():
         assert said in picker.message and picker.value is None
 
 
-def test_spatial_layers_are_those_with_maps():
+def test_layers_of_the_menu_are_those_with_maps():
     network = resnet18(weights=None)
-    names = spatial_layers(network)
+    names = layers_of(network).menu
     assert names == [name for name in layer_names(network) if name in names]
     assert {"conv1", "layer1", "layer4.1.conv2"} <= set(names)
     # Pooling, the classifier, and ReLUs that are called twice give no map of their own.

@@ -14,7 +14,7 @@ import traitlets
 from ..drawing import overlay
 from ..hooks import layer_name
 from ..images import ACCEPTED, load_image, preprocess, sample_image, sample_images
-from ..layers import last_spatial_layer, spatial_layers
+from ..layers import last_spatial_layer, layers_of
 from ..models import (
     BUNDLED,
     DEFAULT,
@@ -196,7 +196,7 @@ class LayerPicker(Picker):
     def _offer(self, value=None):
         model, image = (getattr(given, "value", given) for given in (self._model, self._image))
         x = None if image is None else preprocess(image, model)
-        names, value = tuple(spatial_layers(model, x)), value and layer_name(model, value)
+        names, value = tuple(layers_of(model, x).menu), value and layer_name(model, value)
         if value and value not in names:
             raise ValueError(f"layer {value!r} has no spatial output (N, C, h, w); those that have are "
                              f"{', '.join(names)}")
