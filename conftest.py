@@ -18,7 +18,6 @@ MEMORY = 2 * 2**30          # bytes a worker: a notebook may take 1.5 GB
 def pytest_xdist_auto_num_workers(config):
     """How many processes `pytest -n auto` starts: one a core, as far as the memory goes."""
     # Imported here because torch, which comes along, reads the settings above.
-    from course_utils.environment import cpu_cores
-    from course_utils.widgets.pickers import available_memory
+    from course_utils.environment import available_memory, cpu_cores
 
     return max(1, min(WORKERS, cpu_cores(), available_memory() // MEMORY))

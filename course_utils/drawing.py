@@ -2,6 +2,7 @@
 
 import io
 import math
+from dataclasses import dataclass
 
 import matplotlib
 import numpy as np
@@ -146,6 +147,57 @@ def _in_lines(title, font, width):
 def _scaled(picture, width):
     method = Image.Resampling.NEAREST if picture.width * 2 <= width else Image.Resampling.LANCZOS
     return picture.resize((width, max(1, round(picture.height * width / picture.width))), method)
+
+
+STYLES = "overlay", "beside", "colour", "gray"
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How a map is drawn: style (one of `STYLES`), the percentile drawn brightest, the opacity.
+
+    "overlay" lies over the photograph, "beside" has the photograph on its left, "colour" and "gray" are the map alone.
+    """
+
+    style: str = "overlay"
+    percentile: float = 100
+    opacity: float = 0.5
+
+    def __call__(self, image, values, signed=False):
+        """A map as a `PIL.Image` of the picture's size. image: as for `as_picture`; values: as in `heatmap`."""
+        drawn = overlay(image, values, signed=signed, percentile=self.percentile,
+                        cmap="gray" if self.style == "gray" else None,
+                        opacity=self.opacity if self.style in STYLES[:2] else 1)
+        if self.style == "beside":
+            return image_grid([image, drawn])
+        return drawn.convert("L") if self.style == "gray" else drawn
+
+
+def drawn_curve(objectives):
+    """The objective over the steps as a picture of 800 by 280, one line for each image of the batch.
+
+    objectives: a list with one list `(N,)` for each step; values that are not finite are drawn as zero.
+    """
+    values = np.array(objectives, dtype=float)
+    shown = np.linspace(0, len(values) - 1, min(len(values), 400)).round().astype(int)
+    values = np.nan_to_num(values[shown], posinf=0, neginf=0)
+    width, height, left, edge = 800, 280, 110, 34
+    low, high = values.min(), values.max()
+    x = left + (width - left - edge) * shown / max(shown[-1], 1)
+    y = height - edge - (height - 2 * edge) * (values - low) / ((high - low) or 1)
+    sheet = Image.new("RGB", (width, height), "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.truetype(_FONT, 26)
+    draw.line([(left, edge), (left, height - edge), (width - edge, height - edge)], fill="#9e9e9e", width=2)
+    for text, position, anchor in [
+        (f"{high:.3g}", (left - 8, edge), "rm"), (f"{low:.3g}", (left - 8, height - edge), "rm"),
+        ("objective", (left + 10, 4), "lt"), (f"step {len(objectives)}", (width - edge, height - 4), "rb"),
+    ]:
+        draw.text(position, text, fill="#424242", font=font, anchor=anchor)
+    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.8, values.shape[1]), bytes=True)
+    for line, colour in zip(y.T, colours, strict=True):
+        draw.line(list(zip(x, line, strict=True)), fill=tuple(colour[:3].tolist()), width=4, joint="curve")
+    return sheet
 
 
 def show(*pictures, alt, titles=None, columns=None, width=None):

@@ -1,9 +1,12 @@
 """A notebook's first line: seeds, threads, versions and device."""
 
+import contextlib
 import os
 import random
+from pathlib import Path
 
 import numpy as np
+import psutil
 import torch
 import torchvision
 
@@ -45,3 +48,13 @@ def _limit():
         return float(quota) / float(period)
     except (OSError, ValueError):      # no control groups, no quota ("max"), or an odd CPU_LIMIT
         return None
+
+
+def available_memory():
+    """Bytes that are free for this process: the machine's, or what the limit of its container leaves."""
+    limits = [os.environ.get("MEM_LIMIT", "")]      # Binder
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError):
+            limits.append(Path(file).read_text().strip())
+    used = psutil.Process().memory_info().rss
+    return min([psutil.virtual_memory().available, *(int(limit) - used for limit in limits if limit.isdigit())])

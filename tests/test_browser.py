@@ -185,6 +185,7 @@ def test_grad_cam_s_controls_show_what_the_same_call_gives_without_a_browser(ope
     model = load_model()
     cat_dog, macaw_dog = sample_image("cat_dog"), sample_image("macaw_dog")
     own = sample_image("jaguars").transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    large = Image.fromarray(np.random.default_rng(0).integers(0, 256, (2000, 2000, 3), dtype=np.uint8))
     plain, gray, sparser = Drawing(), Drawing("gray"), Drawing("gray", percentile=99.5)
 
     def expected(*call):
@@ -211,11 +212,15 @@ def test_grad_cam_s_controls_show_what_the_same_call_gives_without_a_browser(ope
         (lambda: choose("drawing", "gray"), macaw_dog, 88, "features.9", gray),
         (lambda: shown.find("drawing", ".noUi-handle").press("ArrowLeft"), macaw_dog, 88, "features.9", sparser),
         (lambda: upload("own.png", as_png(own)), own, 88, "features.9", sparser),
+        (lambda: upload("large.png", as_png(large)), large, 88, "features.9", sparser),      # 12 MB
+        (lambda: upload("own.png", as_png(own)), own, 88, "features.9", sparser),
         (lambda: choose("drawing", "overlay"), own, 88, "features.9", Drawing(percentile=99.5)),
     ]:
         picture = shown.change(act)
         assert same(picture, expected(*call)), call
         assert np.abs(picture - before).max() > 0
+        shows = shown.image.get_attribute("title")
+        assert shows.startswith(f"map for {call[1]} ") and shows in shown.status()
         assert " s · " in shown.status() and "Error" not in shown.status()
         before = picture
 
@@ -253,6 +258,7 @@ def test_play_runs_shows_what_grows_and_stops(open_notebook):
         for _ in range(3):
             latest = shown.change(lambda: None)
         assert run.is_disabled() and not same(first, latest)
+        assert stop.evaluate("button => document.activeElement === button")
         # The clock runs in the page, so that it measures what a learner waits for.
         waited = stop.evaluate("""(button, panel) => new Promise(done => {
             const started = performance.now();
@@ -267,6 +273,7 @@ def test_play_runs_shows_what_grows_and_stops(open_notebook):
         time.sleep(0.5)
         assert (shown.image.get_attribute("src"), shown.status()) == (address, status)      # it stays
         assert run.is_enabled() and stop.is_disabled()
+        assert run.evaluate("button => document.activeElement === button")
     # An interrupt of the kernel stops the run, although no cell is running.
     run.click()
     shown.change(lambda: None)

@@ -129,7 +129,10 @@ def test_jupyter_is_started_with_the_settings_of_the_course(command):
     said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     folder = re.search(r"JUPYTER_CONFIG_PATH=(\S+)", said)[1]
     settings = ROOT / folder / "jupyter_server_config.py"
-    report = f"import os, runpy; runpy.run_path({str(settings)!r}); print(os.environ['OMP_WAIT_POLICY'])"
+    report = (f"import os; from traitlets.config import PyFileConfigLoader as Loader\n"
+              f"settings = Loader({str(settings)!r}).load_config().ServerApp.tornado_settings\n"
+              f"print(os.environ['OMP_WAIT_POLICY'], settings['websocket_max_message_size'] / 2**20, "
+              f"os.environ['COURSE_UPLOAD_MB'])")
     env = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     result = subprocess.run([sys.executable, "-c", report], env=env, capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "PASSIVE"
+    assert result.stdout.strip() == "PASSIVE 50.0 50"

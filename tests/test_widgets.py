@@ -25,6 +25,7 @@ from course_utils import (
     class_score,
     count_passes,
     drawing_picker,
+    environment,
     evaluation_mode,
     explore,
     find_class,
@@ -47,7 +48,7 @@ from course_utils import (
 from course_utils.hooks import layer_names
 from course_utils.images import INPUT_IMAGES, OUTPUT
 from course_utils.layers import layers_of
-from course_utils.widgets import Drawing, panel, pickers, player
+from course_utils.widgets import Drawing, panel, pickers
 from course_utils.widgets.panel import encoded
 
 SECONDS = 20      # how long a test waits for a thread before it fails
@@ -276,6 +277,56 @@ def test_controls_are_labelled_lined_up_and_can_be_found():
     assert "course-picture" in shown.image._dom_classes
 
 
+def test_explore_saves_the_picture_that_it_shows_with_its_recipe(monkeypatch, tmp_path):
+    monkeypatch.setattr(panel, "OUTPUT", tmp_path)
+    level = slider(10)
+    shown = explore(plain, level=level)
+    level.value = 20
+    shown.wait(SECONDS)
+    shown.saves[".png"].click()
+    saved = Image.open(tmp_path / "plain_01.png")
+    assert pixels_equal(saved, Image.fromarray(plain(20)).convert("RGB"))
+    assert json.loads(saved.text["recipe"]) == {"technique": "plain", "level": 20}
+    assert shown.status.startswith(f"Saved {tmp_path / 'plain_01.png'}")
+
+
+def test_reset_puts_every_control_back():
+    level, drawing, target, image = slider(10), drawing_picker("gray", 98), class_picker(281), image_picker("cat")
+    shown = explore(lambda image, **values: image, level=level, drawing=drawing, target=target, image=image)
+    level.value, drawing.percentile.value, drawing.style_menu.value = 20, 95, "colour"
+    target.field.value, image.menu.value = "snake", "dog"
+    shown.wait(SECONDS)
+    shown.reset.click()
+    shown.wait(SECONDS)
+    assert (level.value, drawing.value, target.value) == (10, Drawing("gray", 98), 281) and image.text == "cat"
+    assert target.field.value == "281 tabby" and shown.image.value == encoded(sample_image("cat"))
+
+
+def test_six_controls_are_in_sight_and_the_rest_under_more():
+    controls = {f"control_{number}": slider(number) for number in range(8)}
+    shown = explore(lambda **values: plain(values["control_7"]), **controls)
+    left = shown.children[0].children[0].children
+    more, = (part for part in left if isinstance(part, ipywidgets.Accordion))
+    assert list(left[:6]) == list(controls.values())[:6] and more.selected_index is None      # it is folded
+    assert list(more.children[0].children) == list(controls.values())[6:] and more.titles == ("more",)
+    controls["control_7"].value = 70
+    shown.wait(SECONDS)
+    assert shown.image.value == encoded(plain(70))
+
+
+def test_the_alternative_text_follows_what_the_picture_shows():
+    level = slider(10)
+    shown = explore(lambda level: (plain(level), f"gray {level}"), level=level)
+    assert shown.image.tooltip == "gray 10"
+    level.value = 20
+    shown.wait(SECONDS)
+    assert shown.image.tooltip == "gray 20"
+    grows = play(growing, steps=3)
+    grows.run.click()
+    grows.wait(SECONDS)
+    assert grows.image.tooltip == "step 3 of 3 · objective 0"
+
+
 # explore with a button
 
 
@@ -499,10 +550,12 @@ def test_a_broken_upload_is_told_and_changes_nothing(content):
     assert picker.message == ""
 
 
-def test_the_limit_of_an_upload_is_said_before_and_what_arrives_is_taken():
+def test_the_limit_of_an_upload_is_said_before_and_what_arrives_is_taken(monkeypatch):
+    monkeypatch.delenv("COURSE_UPLOAD_MB", raising=False)
     picker = image_picker("cat")
-    assert "10 MB" in picker.upload.tooltip
-    assert any("10 MB" in part.value for part in picker.children[1].children if isinstance(part, ipywidgets.Label))
+    assert "under 10 MB" in picker.upload.tooltip and picker.children[1].children[1].value == "under 10 MB"
+    monkeypatch.setenv("COURSE_UPLOAD_MB", "50")
+    assert image_picker("cat").children[1].children[1].value == "under 50 MB"
     large = as_png(Image.fromarray(np.random.default_rng(0).integers(0, 256, (2000, 2000, 3), dtype=np.uint8)))
     assert len(large) > 10 * 2**20
     upload(picker, large)
@@ -791,10 +844,10 @@ def test_the_model_picker_warns_where_memory_will_not_do(monkeypatch):
 
 def test_the_limit_of_a_container_counts(monkeypatch):
     monkeypatch.setenv("MEM_LIMIT", str(2**50))
-    free = pickers.available_memory()
-    assert 0 < free <= pickers.psutil.virtual_memory().total
-    monkeypatch.setenv("MEM_LIMIT", str(pickers.psutil.Process().memory_info().rss + 10 * 2**20))
-    assert pickers.available_memory() <= 11 * 2**20
+    free = environment.available_memory()
+    assert 0 < free <= environment.psutil.virtual_memory().total
+    monkeypatch.setenv("MEM_LIMIT", str(environment.psutil.Process().memory_info().rss + 10 * 2**20))
+    assert environment.available_memory() <= 11 * 2**20
 
 
 def test_the_drawing_picker_gives_a_drawing():
@@ -803,6 +856,10 @@ def test_the_drawing_picker_gives_a_drawing():
     picker.style_menu.value = "gray"
     picker.percentile.value = 99
     assert picker.value == Drawing("gray", 99, 0.5) and picker.opacity.disabled
+    assert picker.message == "black: none, white: most"
+    picker.style_menu.value = "beside"
+    assert picker.message.startswith("dark: none, yellow: most") and not picker.opacity.disabled
+    assert all(field.tooltip for field in (picker.percentile, picker.opacity))
     assert drawing_picker("colour", 98, 0.3).value == Drawing("colour", 98, 0.3)
 
 
@@ -812,6 +869,8 @@ def test_a_drawing_draws(signed):
     how = {"signed": signed, "percentile": 95}
     assert pixels_equal(Drawing("overlay", 95, 0.3)(image, values, signed), overlay(image, values, opacity=0.3, **how))
     assert pixels_equal(Drawing("colour", 95)(image, values, signed), heatmap(values, size=(24, 32), **how))
+    beside = image_grid([image, overlay(image, values, opacity=0.3, **how)])
+    assert pixels_equal(Drawing("beside", 95, 0.3)(image, values, signed), beside)
     gray = Drawing("gray", 95)(image, values, signed)
     assert gray.mode == "L" and gray.size == (32, 24)
     assert pixels_equal(gray.convert("RGB"), heatmap(values, size=(24, 32), cmap="gray", **how))
@@ -860,14 +919,14 @@ def grid(number):
 def test_nothing_runs_before_run_and_then_everything():
     shown = play(growing, steps=slider(5), level=slider(10))
     assert shown.status == "Press Run." and shown.image.value == b"" == shown.curve.value
-    assert shown.save_png.disabled and shown.save_gif.disabled and shown.stop.disabled
+    assert shown.saves[".png"].disabled and shown.saves[".gif"].disabled and shown.stop.disabled
     shown.run.click()
     assert shown.run.disabled and not shown.stop.disabled
     shown.wait(SECONDS)
     assert shown.image.value == encoded(grid(15)) and shown.bar.value == 1
     assert shown.status.startswith("step 5 of 5 · objective 0 · done · ")
     assert Image.open(io.BytesIO(shown.curve.value)).size[0] == 800
-    assert not shown.run.disabled and shown.stop.disabled and not shown.save_png.disabled
+    assert not shown.run.disabled and shown.stop.disabled and not shown.saves[".png"].disabled
 
 
 def test_a_picture_older_than_the_controls_is_marked():
@@ -985,7 +1044,7 @@ def test_an_error_in_the_generator_is_told_and_the_picture_made_so_far_stays():
     shown.run.click()
     shown.wait(SECONDS)
     assert shown.status == "step 4 is broken"
-    assert shown.image.value == encoded(grid(3)) and not shown.run.disabled and not shown.save_png.disabled
+    assert shown.image.value == encoded(grid(3)) and not shown.run.disabled and not shown.saves[".png"].disabled
 
 
 @pytest.mark.parametrize("function, error", [
@@ -1034,7 +1093,7 @@ def test_the_passes_of_a_run_are_counted(model):
 
 
 def test_the_picture_is_saved_with_its_recipe(monkeypatch, tmp_path, model):
-    monkeypatch.setattr(player, "OUTPUT", tmp_path)
+    monkeypatch.setattr(panel, "OUTPUT", tmp_path)
 
     def function(model, image, level, style, x, steps=5):
         yield from growing(level, steps)
@@ -1045,26 +1104,27 @@ def test_the_picture_is_saved_with_its_recipe(monkeypatch, tmp_path, model):
     shown.wait(SECONDS)
     shown.controls["level"].value = 50      # after the run: not in its recipe
     for _ in range(2):
-        shown.save_png.click()
+        shown.saves[".png"].click()
         shown.wait(SECONDS)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["function_01.png", "function_02.png"]
-    assert shown.status == f"Saved {tmp_path / 'function_02.png'} (0.0 MB)."
+    assert shown.status == f"Saved {tmp_path / 'function_02.png'} (0.0 MB). " \
+                           "· The controls changed since: press Run."
     saved = Image.open(tmp_path / "function_01.png")
     assert pixels_equal(saved, grid(15))
     recipe = json.loads(saved.text["recipe"])
     assert recipe.pop("model").startswith(("SqueezeNet", "squeezenet1_1"))
     assert recipe == {"technique": "function", "seed": 3, "image": "cat", "level": 10, "style": str(Drawing()),
                       "x": "tensor (1, 3)", "step": 5}
-    assert not shown.run.disabled and not shown.save_png.disabled
+    assert not shown.run.disabled and not shown.saves[".png"].disabled
 
 
 @pytest.mark.parametrize("steps, frames", [(7, 7), (59, 59), (60, 31), (500, 33)])
 def test_the_animation_keeps_at_most_sixty_frames_and_the_last(monkeypatch, tmp_path, steps, frames):
-    monkeypatch.setattr(player, "OUTPUT", tmp_path)
+    monkeypatch.setattr(panel, "OUTPUT", tmp_path)
     shown = play(growing, steps=steps)
     shown.run.click()
     shown.wait(SECONDS)
-    shown.save_gif.click()
+    shown.saves[".gif"].click()
     shown.wait(SECONDS)
     saved = Image.open(tmp_path / "growing_01.gif")
     assert saved.n_frames == frames <= 60
@@ -1074,15 +1134,15 @@ def test_the_animation_keeps_at_most_sixty_frames_and_the_last(monkeypatch, tmp_
 
 
 def test_what_cannot_be_saved_is_told(monkeypatch, tmp_path):
-    monkeypatch.setattr(player, "OUTPUT", tmp_path / "output")
+    monkeypatch.setattr(panel, "OUTPUT", tmp_path / "output")
     (tmp_path / "output").write_text("a file, not a folder")
     shown = play(growing)
-    shown.save_png.click()      # nothing was made: nothing happens
+    shown.saves[".png"].click()      # nothing was made: nothing happens
     shown.run.click()
     shown.wait(SECONDS)
-    shown.save_png.click()
+    shown.saves[".png"].click()
     shown.wait(SECONDS)
-    assert "Errno" not in shown.status and str(tmp_path / "output") in shown.status and not shown.save_png.disabled
+    assert "Errno" not in shown.status and str(tmp_path / "output") in shown.status and not shown.saves[".png"].disabled
 
 
 def test_there_is_one_output_folder_wherever_the_notebook_lies():

@@ -1,8 +1,8 @@
 """Controls beside a live picture: `explore` for what is quick, `play` for what grows step by step."""
 
+from ..drawing import Drawing
 from .explorer import Explore as explore
 from .pickers import ClassPicker as class_picker
-from .pickers import Drawing
 from .pickers import DrawingPicker as drawing_picker
 from .pickers import ImagePicker as image_picker
 from .pickers import LayerPicker as layer_picker

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ..images import preprocess
+from ..images import preprocess, save_image
 from ..models import class_name
 from ..scores import class_scores, probabilities
 from ..steps import Listener, Stopped
@@ -32,8 +32,7 @@ class Explore(Panel):
         super().__init__(function, controls, runs=button or "")
         if button is None:
             try:
-                self._asked = self.values()
-                self._draw(self._asked, threading.Event())
+                self._draw(*self._ask(), threading.Event())
             except BaseException:
                 self.close()
                 raise
@@ -47,23 +46,27 @@ class Explore(Panel):
 
     def _work(self, values, recipe, unwanted):
         Listener(self._tell, unwanted).listen()
-        error = attempt(self._draw, values, unwanted)
+        error = attempt(self._draw, values, recipe, unwanted)
         if error and not unwanted.is_set():
             self._end(in_words(error), error=True)
         elif error and self._button is not None:
             self._end("Stopped.")
 
-    def _draw(self, values, unwanted):
+    def _draw(self, values, recipe, unwanted):
         """Show the picture, unless it is not wanted any more; errors are raised."""
         with measured(values.values()) as cost:
             result = self.function(**values)
             picture, text = result if isinstance(result, tuple) else (result, "")
             cost = cost()
-        said = " · ".join(filter(None, [self._asked_about(values), text, cost]))
+        said = [part for part in (self._asked_about(values), text) if part]
         if unwanted.is_set():
             raise Stopped
-        self._show(picture)
-        self._end(said)
+        self._show(picture, " · ".join(said))
+        self._shown = picture, recipe
+        self._end(" · ".join([*said, cost]))
+
+    def _write(self, path):
+        save_image(self._shown[0], path, self._shown[1])
 
     def _asked_about(self, values):
         """Which class the picture is about, and what the network says, where it is asked about a photograph."""

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import html
 import io
+import itertools
 import re
 import sys
 import threading
@@ -18,9 +19,10 @@ import ipywidgets as widgets
 import torch
 from IPython import get_ipython
 from torch import nn
+from traitlets import TraitError, Unicode
 
 from ..hooks import count_passes
-from ..images import as_picture
+from ..images import OUTPUT, as_picture
 
 RESTARTED = "No answer? After a restart choose Run, then Run All Above Selected Cell, and run this cell."
 _panels = weakref.WeakSet()
@@ -29,31 +31,42 @@ _panels = weakref.WeakSet()
 class Panel(widgets.VBox):
     """Controls and a status line on the left, a picture on the right.
 
-    `controls`: name → control. `image`: the picture. `status`: the text of the status line. `run`, `stop`
-    and `bar` are on the screen only where there is something to run. A new panel ends the work of those
-    that an earlier run of the same cell left behind.
+    `controls`: name → control, the first six in sight. `image`: the picture, with what it shows as its tooltip, which
+    is its alternative text too. `status`: the text of the status line. `run`, `stop` and `bar` are on the screen only
+    where there is something to run; `saves`: ending → button. A new panel ends the work of those that an earlier run
+    of the same cell left behind.
     """
 
-    def __init__(self, function, controls, *, runs="", rows=()):
+    def __init__(self, function, controls, *, runs="", formats=(".png",), rows=()):
         self.function = function
+        self._name = re.sub(r"\W", "", getattr(function, "__name__", "picture"))
         self.controls = {name: control for name, control in controls.items() if isinstance(control, widgets.Widget)}
         self._given = controls
         self._asked = None      # the values that were computed with last
+        self._stopped = False
         self._worker = Worker()
-        layout = {"display": "none", "min_width": "min(448px, 100%)", "margin": "0"}
-        self.image = widgets.Image(format="jpeg", layout=layout)
+        layout = {"display": "none", "min_width": "min(672px, 100%, 80vh)", "margin": "0"}
+        self.image = Picture(format="jpeg", layout=layout)
         self.run = button(runs, "play", button_style="primary")
         self.stop = button("Stop", "stop", disabled=True)
         self.bar = widgets.FloatProgress(max=1, layout={"width": "98%", "height": "16px"})
         self._line, self.waiting = Line(f"Press {runs}." if runs else ""), Line()
+        self.reset = button("Reset", "undo")
+        self.saves = {ending: button(f"Save {ending[1:].upper()}", "save", disabled=True) for ending in formats}
         parts = {"picture": self.image, "run": self.run, "stop": self.stop, "bar": self.bar, "status": self._line,
-                 "waiting": self.waiting}
+                 "waiting": self.waiting, "reset": self.reset}
+        parts |= {"save-" + ending[1:]: save for ending, save in self.saves.items()}
         for name, part in (self.controls | parts).items():
             part.add_class("course-" + name.replace("_", "-"))
         arrange(self.controls)
         running = [side_by_side(self.run, self.stop), self.bar] if runs else []
-        left = [*self.controls.values(), *running, self._line, self.waiting, *rows, Line(RESTARTED)]
-        # Beside each other where there is room, else the picture beneath. It has at least twice the pixels
+        fields = [(field, field.value) for control in self.controls.values() for field in _fields(control)
+                  if field.has_trait("value") and field.layout.display != "none" and not isinstance(field, Line)]
+        shown = list(self.controls.values())
+        more = [widgets.Accordion([widgets.VBox(shown[6:])], titles=["more"])] if shown[6:] else []
+        left = [*shown[:6], *more, *running, self._line, self.waiting, side_by_side(*self.saves.values(), self.reset),
+                *rows, Line(RESTARTED)]
+        # Beside each other where there is room, else the picture beneath. It has up to three times the pixels
         # that most networks see, and more only where the picture itself has more.
         right = {"flex": "1 1 448px", "min_width": "0", "align_items": "flex-start", "margin": "0 0 0 16px"}
         super().__init__([widgets.HBox([
@@ -69,6 +82,9 @@ class Panel(widgets.VBox):
         watch(getattr(get_ipython(), "kernel", None))
         self.run.on_click(lambda _: self._start())
         self.stop.on_click(lambda _: self._halt())
+        self.reset.on_click(lambda _: _put_back(fields))
+        for ending, save in self.saves.items():
+            save.on_click(lambda _, ending=ending: self._save(ending))
         for control in self.controls.values():
             control.observe(self._changed, "value")
 
@@ -111,13 +127,19 @@ class Panel(widgets.VBox):
                 return
         self._busy(True)
         self._line.say("Starting …")
+        self.stop.focus()
         self._submit()
 
     def _submit(self):
-        """Hand the values of now to the thread, and what a recipe says of them, which later belongs to others."""
-        values = self._asked = self.values()
-        recipe = {name: self._told(name, value) for name, value in values.items()}
+        """Hand the values of now to the thread."""
+        values, recipe = self._ask()
         self._worker.submit(lambda unwanted: self._work(values, recipe, unwanted))
+
+    def _ask(self):
+        """The values of now, and the recipe that says them in words: later the controls say something else."""
+        self._asked = self.values()
+        told = {name: self._told(name, value) for name, value in self._asked.items()}
+        return self._asked, {"technique": self._name, **told}
 
     def _told(self, name, value):
         """A value as it stands in the recipe of a saved picture."""
@@ -127,18 +149,33 @@ class Panel(widgets.VBox):
             return f"tensor {tuple(value.shape)}"
         return getattr(self.controls.get(name), "text", value)
 
+    def _save(self, ending):
+        if not self.saves[ending].disabled:
+            paths = (OUTPUT / f"{self._name}_{number:02d}{ending}" for number in itertools.count(1))
+            path = next(path for path in paths if not path.exists())
+            self._line.say(f"Saving {path} …")
+            error = attempt(self._write, path)
+            self._end(in_words(error) if error else f"Saved {path} ({path.stat().st_size / 1e6:.1f} MB).", bool(error))
+
     def _halt(self):
-        self.stop.disabled = True      # what runs ends within one step
+        self._stopped = self.stop.disabled = True      # what runs ends within one step
         self._worker.halt()
 
     def _end(self, said, error=False):
         """Say how the work ended, and that the controls are ahead of it, if they are."""
         stale = any(value is not self._asked[name] for name, value in self.values().items())
-        self._line.say(f"{said} · The controls changed since: press {self.run.description}." if stale else said, error)
+        if stale and self.run.description:
+            said += f" · The controls changed since: press {self.run.description}."
+        self._line.say(said, error)
         self._busy(False)
+        if self._stopped:
+            self.run.focus()      # the keyboard goes on from where Stop was
+            self._stopped = False
 
     def _busy(self, busy):
         self.run.disabled, self.stop.disabled = busy, not busy
+        for save in self.saves.values():
+            save.disabled = busy or not self.image.value
         if busy:
             self.bar.value = 0
 
@@ -147,9 +184,16 @@ class Panel(widgets.VBox):
         if total and (done >= total or done / total >= self.bar.value + 0.01):
             self.bar.value = done / total
 
-    def _show(self, picture):
+    def _show(self, picture, said):
         self.image.value = encoded(picture)
+        self.image.tooltip = said or self._name
         self.image.layout.display = None
+
+
+class Picture(widgets.Image):
+    """A picture with a tooltip, which ipywidgets' view can only show for what has a description."""
+
+    description = Unicode("").tag(sync=True)
 
 
 class Line(widgets.HTML):
@@ -172,6 +216,12 @@ class Line(widgets.HTML):
 def button(description, icon, **options):
     """A button that shares its row with others."""
     return widgets.Button(description=description, icon=icon, layout={"flex": "1 1 0", "width": "auto"}, **options)
+
+
+def _put_back(fields):
+    for field, value in fields:
+        with contextlib.suppress(TraitError):      # not a choice of the menu of now
+            field.value = value
 
 
 def side_by_side(*buttons):

@@ -4,14 +4,12 @@ import contextlib
 import os
 import re
 import threading
-from dataclasses import dataclass
-from pathlib import Path
 
 import ipywidgets as widgets
-import psutil
 import traitlets
 
-from ..drawing import overlay
+from ..drawing import STYLES, Drawing
+from ..environment import available_memory
 from ..hooks import layer_name
 from ..images import ACCEPTED, load_image, preprocess, sample_image, sample_images
 from ..layers import last_spatial_layer, layers_of
@@ -89,9 +87,9 @@ class ImagePicker(Picker):
     def __init__(self, name="red_panda", *, label="photograph"):
         self._uploaded = {}
         self.menu = widgets.Dropdown(description=label)
-        self.upload = widgets.FileUpload(accept="image/*", tooltip=f"{ACCEPTED}, under 10 MB")
         # Larger files never reach the kernel, and Jupyter says nothing: only a warning beforehand helps.
-        hint = widgets.Label("under 10 MB")
+        hint = widgets.Label(f"under {os.environ.get('COURSE_UPLOAD_MB', 10)} MB")
+        self.upload = widgets.FileUpload(accept="image/*", tooltip=f"{ACCEPTED}, {hint.value}: else scale it down")
         super().__init__(self.menu, widgets.HBox([self.upload, hint]))
         sample_image(name)      # an unknown name is told in better words than the menu's
         self._fill(self.menu, sample_images(), name)
@@ -309,48 +307,23 @@ class ModelPicker(Picker):
             watcher.join()
 
 
-def available_memory():
-    """Bytes that are free for this process: the machine's, or what the limit of its container leaves."""
-    limits = [os.environ.get("MEM_LIMIT", "")]      # Binder
-    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with contextlib.suppress(OSError):
-            limits.append(Path(file).read_text().strip())
-    used = psutil.Process().memory_info().rss
-    return min([psutil.virtual_memory().available, *(int(limit) - used for limit in limits if limit.isdigit())])
-
-
 class DrawingPicker(Picker):
     """How a map is drawn; `value` is a `Drawing`: `drawing(image, map, signed=False)` gives the picture."""
 
     def __init__(self, style="overlay", percentile=100, opacity=0.5):
         self.style_menu = widgets.Dropdown(options=list(STYLES), value=style, description="drawing")
         self.percentile = widgets.FloatSlider(
-            value=percentile, min=90, max=100, step=0.5, description="percentile", readout_format=".1f")
-        self.opacity = widgets.FloatSlider(value=opacity, min=0, max=1, step=0.05, description="opacity")
+            value=percentile, min=90, max=100, step=0.5, description="percentile", readout_format=".1f",
+            tooltip="The share of the map's values below the one drawn brightest; 100: only the largest is")
+        self.opacity = widgets.FloatSlider(value=opacity, min=0, max=1, step=0.05, description="opacity",
+                                           tooltip="0: only the photograph, 1: only the map")
         super().__init__(self.style_menu, self.percentile, self.opacity)
         self._choose()
         for field in (self.style_menu, self.percentile, self.opacity):
             field.observe(self._choose, "value")
 
     def _choose(self, change=None):
-        self.opacity.disabled = self.style_menu.value != "overlay"
-        self.value = Drawing(self.style_menu.value, self.percentile.value, self.opacity.value)
-
-
-STYLES = "overlay", "colour", "gray"
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """How a map is drawn: style ("overlay", "colour" or "gray"), the percentile drawn brightest, the opacity."""
-
-    style: str = "overlay"
-    percentile: float = 100
-    opacity: float = 0.5
-
-    def __call__(self, image, values, signed=False):
-        """A map as a `PIL.Image` of the picture's size. image: as for `as_picture`; values: as in `heatmap`."""
-        drawn = overlay(image, values, signed=signed, percentile=self.percentile,
-                        cmap="gray" if self.style == "gray" else None,
-                        opacity=self.opacity if self.style == "overlay" else 1)
-        return drawn.convert("L") if self.style == "gray" else drawn
+        self.opacity.disabled = self.style_menu.value not in STYLES[:2]
+        self._pick(Drawing(self.style_menu.value, self.percentile.value, self.opacity.value))
+        self._line.say("black: none, white: most" if self.style_menu.value == "gray" else
+                       "dark: none, yellow: most; of signed maps blue: against, red: for")

@@ -1,19 +1,15 @@
 """`play`: watch a picture grow step by step, and stop it when you like."""
 
-import itertools
 import math
-import re
 import time
 
 import ipywidgets as widgets
-import matplotlib
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
 
-from ..drawing import image_grid
-from ..images import OUTPUT, save_animation, save_image
-from .panel import Panel, attempt, button, encoded, in_words, measured, side_by_side
+from ..drawing import drawn_curve, image_grid
+from ..images import save_animation, save_image
+from .panel import Panel, attempt, encoded, in_words, measured
 from .pickers import ClassPicker
 
 FRAMES = 60             # kept for the animation, at most
@@ -33,22 +29,14 @@ class Play(Panel):
     """
 
     def __init__(self, generator_function, *, total=None, recipe=None, **controls):
-        self._name = getattr(generator_function, "__name__", "picture")
         self._total, self._recipe, self._film = total, recipe or {}, None
         self.curve = widgets.Image(format="jpeg", layout={"display": "none", "width": "98%"})
-        self.save_png = button("Save PNG", "image", disabled=True)
-        self.save_gif = button("Save GIF", "film", disabled=True)
-        for name, part in {"curve": self.curve, "save-png": self.save_png, "save-gif": self.save_gif}.items():
-            part.add_class(f"course-{name}")
-        rows = [side_by_side(self.save_png, self.save_gif), self.curve]
-        super().__init__(generator_function, controls, runs="Run", rows=rows)
-        self.save_png.on_click(lambda _: self._save(".png"))
-        self.save_gif.on_click(lambda _: self._save(".gif"))
+        super().__init__(generator_function, controls, runs="Run", formats=(".png", ".gif"), rows=[self.curve])
 
     def _work(self, values, recipe, unwanted):
         about = "".join(f"{recipe[name]} · " for name, control in self.controls.items()
                         if isinstance(control, ClassPicker))
-        self._film = film = Film({"technique": self._name, **self._recipe, **recipe}, about)
+        film = Film({**self._recipe, **recipe}, about)
         with measured(values.values()) as cost:
             error = attempt(self._follow, film, values, unwanted)
             error = attempt(self._preview, film) or error      # also after an error: what was made stays
@@ -76,31 +64,13 @@ class Play(Panel):
 
     def _preview(self, film):
         if film.last:
-            self._show(film.picture())
+            self._film = film      # the one whose picture is on the screen
+            self._show(film.picture(), film.said())
             self.curve.value = encoded(drawn_curve(film.objectives))
             self.curve.layout.display = None
 
-    def _busy(self, busy):
-        super()._busy(busy)
-        self.save_png.disabled = self.save_gif.disabled = busy or not self._film.last
-
-    def _save(self, suffix):
-        if self.save_png.disabled:
-            return
-        name = re.sub(r"\W", "", self._name)
-        paths = (OUTPUT / f"{name}_{number:02d}{suffix}" for number in itertools.count(1))
-        path = next(path for path in paths if not path.exists())
-        film = self._film
-        self.run.disabled = self.save_png.disabled = self.save_gif.disabled = True
-
-        def work(unwanted):
-            error = attempt(film.save, path)
-            said = in_words(error) if error else f"Saved {path} ({path.stat().st_size / 1e6:.1f} MB)."
-            self._line.say(said, error=bool(error))
-            self._busy(False)
-
-        self._line.say(f"Saving {path} …")
-        self._worker.submit(work)
+    def _write(self, path):
+        self._film.save(path)
 
 
 class Film:
@@ -153,30 +123,3 @@ def _grid(images, widest=None):
     columns = count if count <= 3 else math.ceil(math.sqrt(count))
     width = min(images.shape[-1], widest // columns) if widest else None
     return image_grid(list(images), columns=columns, width=width)
-
-
-def drawn_curve(objectives):
-    """The objective over the steps as a picture, one line for each image of the batch.
-
-    objectives: a list with one list `(N,)` for each step. Drawn at twice the size it is shown at.
-    """
-    values = np.array(objectives, dtype=float)
-    shown = np.linspace(0, len(values) - 1, min(len(values), 400)).round().astype(int)
-    values = np.nan_to_num(values[shown], posinf=0, neginf=0)
-    width, height, left, edge = 800, 280, 110, 34
-    low, high = values.min(), values.max()
-    x = left + (width - left - edge) * shown / max(shown[-1], 1)
-    y = height - edge - (height - 2 * edge) * (values - low) / ((high - low) or 1)
-    sheet = Image.new("RGB", (width, height), "white")
-    draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(26)
-    draw.line([(left, edge), (left, height - edge), (width - edge, height - edge)], fill="#9e9e9e", width=2)
-    for text, position, anchor in [
-        (f"{high:.3g}", (left - 8, edge), "rm"), (f"{low:.3g}", (left - 8, height - edge), "rm"),
-        ("objective", (left + 10, 4), "lt"), (f"step {len(objectives)}", (width - edge, height - 4), "rb"),
-    ]:
-        draw.text(position, text, fill="#424242", font=font, anchor=anchor)
-    colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.8, values.shape[1]), bytes=True)
-    for line, colour in zip(y.T, colours, strict=True):
-        draw.line(list(zip(x, line, strict=True)), fill=tuple(colour[:3].tolist()), width=4, joint="curve")
-    return sheet
