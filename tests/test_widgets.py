@@ -342,7 +342,7 @@ def test_with_a_button_nothing_is_computed_before_the_click():
     shown = explore(counted, button="Compute", level=level, n=3)
     level.value = 20
     shown.wait(SECONDS)
-    assert shown.image.value == b"" and shown.status == "The controls changed: press Compute."
+    assert shown.image.value == b"" and shown.status == "Press Compute."
     assert shown.run.description == "Compute"
     shown.run.click()
     shown.wait(SECONDS)
@@ -936,6 +936,9 @@ def test_a_picture_older_than_the_controls_is_marked():
     shown.wait(SECONDS)
     level.value = 50
     assert shown.status == "The controls changed: press Run." and shown.image.value == encoded(grid(15))
+    shown.reset.click()
+    assert shown.status.startswith("step 5 of 5 · objective 0 · done")      # the picture is of these controls again
+    level.value = 50
     shown.run.click()
     shown.wait(SECONDS)
     assert "changed" not in shown.status and shown.image.value == encoded(grid(55))

@@ -40,8 +40,7 @@ class Explore(Panel):
     def _changed(self, change):
         if self._button is not None:
             super()._changed(change)
-        # A picker that follows another reports twice; unchanged controls give the very same objects.
-        elif any(value is not self._asked[name] for name, value in self.values().items()):
+        elif self._is_stale():      # a picker that follows another reports twice
             self._submit()
 
     def _work(self, values, recipe, unwanted):

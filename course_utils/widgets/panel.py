@@ -50,7 +50,8 @@ class Panel(widgets.VBox):
         self.run = button(runs, "play", button_style="primary")
         self.stop = button("Stop", "stop", disabled=True)
         self.bar = widgets.FloatProgress(max=1, layout={"width": "98%", "height": "16px"})
-        self._line, self.waiting = Line(f"Press {runs}." if runs else ""), Line()
+        self._said = f"Press {runs}." if runs else ""      # how the work ended, or what to do first
+        self._line, self.waiting = Line(self._said), Line()
         self.reset = button("Reset", "undo")
         self.saves = {ending: button(f"Save {ending[1:].upper()}", "save", disabled=True) for ending in formats}
         parts = {"picture": self.image, "run": self.run, "stop": self.stop, "bar": self.bar, "status": self._line,
@@ -112,10 +113,14 @@ class Panel(widgets.VBox):
                 control.unobserve(self._changed, "value")
         super().close()
 
+    def _is_stale(self):
+        """Whether the controls are ahead of the picture. Unchanged controls give the very same objects."""
+        return self._asked is not None and any(value is not self._asked[name] for name, value in self.values().items())
+
     def _changed(self, change):
-        """A control has a new value: the picture is older than the controls."""
+        """A control has a new value, or its old one back."""
         if not self.run.disabled:
-            self._line.say(f"The controls changed: press {self.run.description}.")
+            self._line.say(f"The controls changed: press {self.run.description}." if self._is_stale() else self._said)
 
     def _start(self):
         """Run was pressed. Nothing runs on values that are not those on the screen."""
@@ -163,8 +168,8 @@ class Panel(widgets.VBox):
 
     def _end(self, said, error=False):
         """Say how the work ended, and that the controls are ahead of it, if they are."""
-        stale = any(value is not self._asked[name] for name, value in self.values().items())
-        if stale and self.run.description:
+        self._said = said
+        if self._is_stale() and self.run.description:
             said += f" · The controls changed since: press {self.run.description}."
         self._line.say(said, error)
         self._busy(False)
