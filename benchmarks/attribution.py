@@ -1,4 +1,4 @@
-"""Every attribution technique on one picture, beside its bare passes and beside Captum."""
+"""Every attribution technique and attack on one picture, beside its bare passes and beside Captum."""
 
 import functools
 
@@ -53,6 +53,7 @@ def bare_passes(model, x, target):
         "smooth_grad": fifty, "integrated_gradients": fifty, "grad_cam": cam,
         "guided_grad_cam": lambda: (once(), cam()),
         "score_cam": functools.partial(bare.forward, model, x, pictures=channels + 2),
+        "fast_gradient_sign": once, "projected_gradient": lambda: [once() for _ in range(10)],
     }
 
 
@@ -69,7 +70,7 @@ def captum_contenders(technique, model, plain, x, target):
 
 
 def difference(ours, theirs):
-    """The largest difference of two maps, as a fraction of the larger maximum."""
+    """The largest difference of two maps or pictures, as a fraction of the larger maximum."""
     scale = max(ours.abs().max().item(), theirs.abs().max().item())
     return (ours - theirs.detach()).abs().max().item() / scale if scale else 0.0
 

@@ -1,6 +1,6 @@
-"""The course's attribution techniques as Captum calls them: `CALLS[name](model, x, target, batch_size)`.
+"""The course's attribution techniques and attacks as Captum calls them: `CALLS[name](model, x, target, batch_size)`.
 
-Each gives the map of our function of the same name, where the two are defined alike. batch_size=None leaves Captum's
+Each gives what our function of the same name gives, where the two are defined alike. batch_size=None leaves Captum's
 own default, which for averages over many passes is all of them at once.
 """
 
@@ -9,10 +9,11 @@ import warnings
 from unittest.mock import patch
 
 import captum.attr
+import captum.robust
 import torch
 from torch import nn
 
-from course_utils import last_spatial_layer
+from course_utils import last_spatial_layer, to_image, to_input
 
 
 def vanilla_gradient(model, x, target, batch_size=None):
@@ -91,10 +92,28 @@ def guided_grad_cam(model, x, target, batch_size=None):
         )
 
 
+def fast_gradient_sign(model, x, target, batch_size=None, targeted=False):
+    return _perturbed(captum.robust.FGSM, model, x, target, epsilon=2 / 255, targeted=targeted)
+
+
+def projected_gradient(model, x, target, batch_size=None, targeted=False, steps=10):
+    return _perturbed(captum.robust.PGD, model, x, target, radius=2 / 255, step_size=5 / 255 / steps, step_num=steps,
+                      targeted=targeted)
+
+
+def _perturbed(attack, model, x, target, **options):
+    """Captum steps in the units of its input: it gets pixels, and a network that takes pixels."""
+    method = attack(lambda image: model(to_input(image, model)), nn.CrossEntropyLoss(reduction="none"), 0, 1)
+    target = torch.as_tensor(target, device=x.device).expand(len(x))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")      # Captum says at each step that the picture needed no gradient before
+        return to_input(method.perturb(to_image(x, model), target=target, **options), model).detach()
+
+
 CALLS = {
     function.__name__: function
     for function in (
         vanilla_gradient, guided_backprop, deconvnet, smooth_grad, integrated_gradients, grad_times_image, grad_cam,
-        guided_grad_cam,
+        guided_grad_cam, fast_gradient_sign, projected_gradient,
     )
 }

@@ -529,3 +529,30 @@ def keep_largest(parameters, size, share):
 
 def one_after_another(*rules):
     """A rule for `ascend` that applies several."""
+
+
+def loss_sign(model, x, target, targeted):
+    """Signs of the steps that raise the cross-entropy of the target, or lower it if targeted: `(N, 3, H, W)`."""
+
+
+def classes_to_attack(model, x, target, targeted):
+    """The class to leave (None: the top class), or with targeted=True to reach, of each row: `(N,)`."""
+
+
+def fast_gradient_sign(model, x, target=None, *, epsilon=..., targeted=False):
+    """A picture that leaves its class, or reaches another, by one step: as the network sees it, `(N, 3, H, W)`.
+
+    x: preprocessed `(N, 3, H, W)`. target: the class to leave, None for each row's top class; with targeted=True the
+    class to reach. epsilon: how far each value may move, as a fraction of the pixel range, in which the result stays.
+    Raises ValueError for a wrong x, target or epsilon, IndexError for a class that does not exist.
+    Goodfellow et al. 2014: $x + \\epsilon\\,\\mathrm{sign}\\,\\nabla_x L(x, c)$.
+    """
+
+
+def projected_gradient(model, x, target=None, *, epsilon=..., targeted=False, steps=10, step=None):
+    """As `fast_gradient_sign`, in several steps: as the network sees it, `(N, 3, H, W)`.
+
+    x, target, epsilon, targeted: as there. steps: how many, at least 1. step: the size of each, a fraction of the pixel
+    range; None for 2.5 · epsilon / steps. The walk starts at x. Errors as in `fast_gradient_sign`.
+    Kurakin et al. 2016, Madry et al. 2017.
+    """
