@@ -24,10 +24,10 @@ def saliency_map(gradient):
     """
 
 
-def sobel_edges(x):
+def sobel_edges(image):
     """How fast brightness changes across and down: `(N, 2, H, W)`, signed, without any network.
 
-    x: preprocessed `(N, 3, H, W)`.
+    image: `(N, 3, H, W)` in [0, 1].
     """
 
 
@@ -106,19 +106,12 @@ def smooth_grad(model, x, target=None, *, method=..., noise=0.15, n=50, statisti
     noise. method: any technique `f(model, x, target)`. noise: standard deviation, a fraction of
     each row's range. statistic: "mean" (Smilkov et al. 2017), "square" (mean of the squares) or
     "variance" (with 1/n). The same noise, from `seed`, serves every row and every batch_size.
-    Raises ValueError for other options (`check_smooth_grad`), else as `method` does.
+    Raises ValueError for n or batch_size below 1, noise below 0 or another statistic; else as `method`.
     """
 
 
-def finished(statistic, sums, squares, n):
-    """The statistic of n maps: `(N, …)`.
-
-    sums, squares: for each row the sum of its maps and of their squares (not needed for "mean").
-    """
-
-
-def check_smooth_grad(noise, n, statistic, batch_size):
-    """Raise ValueError for n < 1, batch_size < 1, noise < 0 or an unknown statistic."""
+def statistics():
+    """The statistics of `smooth_grad` by name: functions of the mean and of the mean square."""
 
 
 def straight_way(start, x, t):
@@ -149,20 +142,6 @@ def integrated_gradients(model, x, target=None, *, baseline=None, steps=50, rule
     """
 
 
-def baseline_like(x, baseline=None):
-    """A baseline in the shape of x `(N, 3, H, W)`: zeros for None.
-
-    Raises ValueError where it does not broadcast to that shape.
-    """
-
-
-def in_batches(positions, weights, batch_size):
-    """Pairs of positions and weights, batch_size at a time, as a list.
-
-    Raises ValueError for batch_size < 1.
-    """
-
-
 def grad_times_image(model, x, target=None, *, method=...):
     """A gradient times the picture as the network sees it: `(N, 3, H, W)`, signed.
 
@@ -184,10 +163,10 @@ def grad_cam(model, x, target=None, *, layer=None, relu=True):
     """
 
 
-def split_panels(x):
+def split_panels(image):
     """Masks `(1, 1, H, W)` of the two panels of a montage, the upper or left one first.
 
-    x: preprocessed `(1, 3, H, W)`. The border is where neighbouring rows or columns differ most.
+    image: `(1, 3, H, W)` in [0, 1]. The border is where neighbouring rows or columns differ most.
     """
 
 
@@ -242,14 +221,15 @@ def draw_guided_grad_cam(model, image, target, layer, part, drawing):
 def channel_masks(A, size):
     """The channels of A `(1, C, h, w)` as masks `(C, 1, H, W)` in [0, 1]: enlarged, then stretched.
 
-    size: (H, W). Every channel must have two different values.
+    size: (H, W). A channel that is the same everywhere gives a mask of zeros.
     """
 
 
 def channels_to_try(A, channels=None):
     """Indices of the channels of A `(1, C, h, w)` that are not constant, the strongest mean first.
 
-    channels: keep only so many; None for all. A constant channel masks nothing: it has no weight.
+    channels: keep only so many; None for all. A constant channel, one that varies by less than its
+    numbers are rounded, masks nothing: it has no weight.
     """
 
 
@@ -260,10 +240,14 @@ def masked_scores(model, x, A, batch_size=8):
     """
 
 
+def weightings():
+    """The three ways to weigh, by name: functions of `masked_scores` and a class, which give `(C,)`."""
+
+
 def channel_weights(scores, target, weights):
     """How much each mask supports a class, from `masked_scores`: `(1 + C, classes)` to `(C,)`.
 
-    weights: "increase", "probability" or "softmax", as for `score_cam`.
+    weights: "softmax", "increase" or "probability". Raises ValueError for another name.
     """
 
 
@@ -271,19 +255,16 @@ def weighted_map(A, alpha):
     """ReLU of the channels of A `(1, C, h, w)` summed with weights alpha `(C,)`: `(1, 1, h, w)`."""
 
 
-def score_cam(model, x, target=None, *, layer=None, weights='increase', channels=None, batch_size=8):
+def score_cam(model, x, target=None, *, layer=None, weights='softmax', channels=None, batch_size=8):
     """Score-CAM of the class at a layer, without gradients: `(N, 1, h, w)`, not negative.
 
-    x, target, layer: as for `grad_cam`. weights: what a channel counts by: "increase" of the score
-    over that of the mean colour, "probability" of the class, or "softmax" of the increases over
-    the channels. channels: only so many, the strongest by mean activation; None for all. Constant
-    channels never count. Raises ValueError for another `weights`, channels < 1 or batch_size < 1;
-    else as `grad_cam`. Wang et al. 2019: $L^c = \\mathrm{ReLU}(\\sum_k \\alpha^c_k A^k)$.
+    x, target, layer: as for `grad_cam`. weights: what a channel counts by: "softmax", over the
+    channels, of the increases of the score over that of the mean colour (the paper), the
+    "increase" itself, or the "probability" of the class. channels: only so many, the strongest by
+    mean activation; None for all. Constant channels never count. Raises ValueError for another
+    `weights`, channels < 1 or batch_size < 1; else as `grad_cam`.
+    Wang et al. 2019: $L^c = \\mathrm{ReLU}(\\sum_k \\alpha^c_k A^k)$.
     """
-
-
-def check_score_cam(weights, channels, batch_size):
-    """Raise ValueError unless the options make sense: a known name, counts from 1."""
 
 
 def normalized(gradient):
@@ -308,11 +289,13 @@ def pixel_parameterization(shape, seed=0, *, contrast=0.05, device=None):
     """
 
 
-def before_relu(model, layer):
+def before_relu(model, layer, x=None):
     """Names of the layers whose outputs, side by side, are `layer` before its last ReLU.
 
-    layer: a module or its dotted name. A ReLU: the layer before it. A Fire block: its two
-    expanding convolutions, whose ReLUs it lays side by side. Any other layer stands for itself.
+    layer: a module or its dotted name. A ReLU: what enters it, the layer that gives it, or where a
+    sum does, the ReLU's name and ":input" (`record` knows what that means). A Fire block: its two
+    expanding convolutions, whose ReLUs it lays side by side. A sequence: what its last layer is.
+    Any other layer stands for itself. x: pictures, for networks that do not take 224 by 224.
     Raises ValueError for a layer that the model does not have.
     """
 
@@ -535,3 +518,65 @@ def keep_largest(parameters, size, share):
 
 def one_after_another(*rules):
     """A rule for `ascend` that applies several."""
+
+
+def static(shape, seed=0, device=None):
+    """Squares of static `(N, 3, H, W)` in [0, 1], the same in every row: gray and normal noise, cut to the range."""
+
+
+def ascend_until_certain(model, image, target, price=None, *, confidence, steps, rate):
+    """Pixels climb the log-odds of a class until every row has the confidence: yields `Step`s.
+
+    image: the start `(N, 3, H, W)` in [0, 1]. target: a LongTensor `(N,)`. price(x) `(N,)`, of the
+    network's input, is taken off, if given. Rows that have arrived climb on until all have.
+    Raises ValueError for a confidence outside 0…1.
+    """
+
+
+def fooling_image(model, target, *, confidence=0.99, size=224, steps=100, rate=..., seed=0):
+    """Static that a network takes for a class: yields `Step`s with images `(N, 3, size, size)`.
+
+    target: an int or a sequence, which makes one batch, each row from the same static. rate: how far
+    a step moves the pixels, root mean square, as a fraction of their range. Ends when every row has
+    the confidence, or after so many steps. Objective: the log-odds of the class.
+    Raises IndexError for a class that the network does not have, ValueError for what is no index.
+    """
+
+
+def adversarial_ascent(model, x, target, *, proximity=2, confidence=0.99, steps=60, rate=...):
+    """Photographs moved until a network takes them for the target: yields `Step`s with images like x.
+
+    x: preprocessed `(N, 3, H, W)`. target: an int, or one class for each row. proximity: the price of
+    the squared change, root mean square in gray levels, in log-odds. rate, confidence, steps: as for
+    `fooling_image`. Objective: log-odds less price. Raises errors as `class_score` does.
+    """
+
+
+def bent(sums):
+    """Units `(N, 4k, P)` through the four functions that our drawing networks know, k units each."""
+
+
+def cppn_picture(genomes, size=224):
+    """What little networks draw: `(N, 3, size, size)` in [0, 1]. genomes `(N, 228)`: their weights."""
+
+
+def pixel_picture(genomes, size=224):
+    """Pictures `(N, 3, size, size)` in [0, 1]. genomes `(N, 3 · size²)`: a number for each value."""
+
+
+def children(elites, count, dice):
+    """Copies of so many random elites, in each a tenth of the numbers changed: genomes `(count, G)`."""
+
+
+def admit(elites, genomes, p):
+    """Put each genome in the place of every elite that it surpasses. elites: class → (probability, genome)."""
+
+
+def evolve_fooling_image(model, *, encoding='cppn', evaluations=1200, keep=8, seed=0):
+    """Pictures that some class or other is seen in, without a gradient: yields `Step`s, images `(keep, 3, 224, 224)`.
+
+    encoding: "cppn" or "pixels", how a genome becomes a picture. evaluations: how many pictures the
+    network is asked about, eight a step. keep: so many elites, the best of any class, are shown; the
+    objective is their probability. MAP-Elites over all classes of the network, with no target.
+    Raises ValueError for another encoding, or less than one evaluation or picture.
+    """
