@@ -8,8 +8,12 @@ import torch
 from benchmarks.measure import median_times, peak_memory
 from course_utils import load_model, preprocess, run_to, sample_image, to_image, to_input
 from course_utils.techniques import (
+    adversarial_ascent,
     before_relu,
+    class_evidence,
     deep_dream,
+    evolve_fooling_image,
+    fooling_image,
     fourier_coefficients,
     fourier_picture,
     generate_class_image,
@@ -61,6 +65,20 @@ def contenders(model, device):
         image = photograph.clone(memory_format=torch.preserve_format).requires_grad_()
         torch.autograd.grad(strength(to_input(jitter(image, (7, -5)), model)), image)
 
+    def in_pixels(picture):
+        """One bare step on pixels: one pass to the class maps and back, and a second to look at the answer."""
+        image = picture.contiguous(memory_format=torch.channels_last).requires_grad_()
+
+        def step():
+            torch.autograd.grad(class_evidence(model, to_input(image, model), 963, rival=1).sum(), image)
+            with torch.no_grad():
+                model(to_input(image, model))
+        return step
+
+    def question():
+        with torch.no_grad():
+            model(x.expand(8, -1, -1, -1).contiguous(memory_format=torch.channels_last))
+
     def alpha_norm(x):
         return x.pow(6).mean()
 
@@ -79,6 +97,13 @@ def contenders(model, device):
            inversion)
     yield ("deep_dream", 1,
            lambda: run(deep_dream(model, wide, "features.7", octaves=1, steps=STEPS)), dream)
+    yield ("fooling_image", len(classes),
+           lambda: run(fooling_image(model, classes, confidence=1, steps=STEPS)),
+           in_pixels(to_image(x, model).repeat(len(classes), 1, 1, 1)))
+    yield ("adversarial_ascent", 1,
+           lambda: run(adversarial_ascent(model, x, 963, confidence=1, steps=STEPS)), in_pixels(to_image(x, model)))
+    yield ("evolve_fooling_image", 8,
+           lambda: run(evolve_fooling_image(model, evaluations=8 * STEPS)), question)
 
 
 def run(steps):

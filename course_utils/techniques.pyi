@@ -556,3 +556,65 @@ def projected_gradient(model, x, target=None, *, epsilon=..., targeted=False, st
     range; None for 2.5 · epsilon / steps. The walk starts at x. Errors as in `fast_gradient_sign`.
     Kurakin et al. 2016, Madry et al. 2017.
     """
+
+
+def static(shape, seed=0, device=None):
+    """Squares of static `(N, 3, H, W)` in [0, 1], the same in every row: gray and normal noise, cut to the range."""
+
+
+def ascend_until_certain(model, image, target, price=None, *, confidence, steps, rate):
+    """Pixels climb the log-odds of a class until every row has the confidence: yields `Step`s.
+
+    image: the start `(N, 3, H, W)` in [0, 1]. target: a LongTensor `(N,)`. price(x) `(N,)`, of the
+    network's input, is taken off, if given. Rows that have arrived climb on until all have.
+    Raises ValueError for a confidence outside 0…1.
+    """
+
+
+def fooling_image(model, target, *, confidence=0.99, size=224, steps=100, rate=..., seed=0):
+    """Static that a network takes for a class: yields `Step`s with images `(N, 3, size, size)`.
+
+    target: an int or a sequence, which makes one batch, each row from the same static. rate: how far
+    a step moves the pixels, root mean square, as a fraction of their range. Ends when every row has
+    the confidence, or after so many steps. Objective: the log-odds of the class.
+    Raises IndexError for a class that the network does not have, ValueError for what is no index.
+    """
+
+
+def adversarial_ascent(model, x, target, *, proximity=2, confidence=0.99, steps=60, rate=...):
+    """Photographs moved until a network takes them for the target: yields `Step`s with images like x.
+
+    x: preprocessed `(N, 3, H, W)`. target: an int, or one class for each row. proximity: the price of
+    the squared change, root mean square in gray levels, in log-odds. rate, confidence, steps: as for
+    `fooling_image`. Objective: log-odds less price. Raises errors as `class_score` does.
+    """
+
+
+def bent(sums):
+    """Units `(N, 4k, P)` through the four functions that our drawing networks know, k units each."""
+
+
+def cppn_picture(genomes, size=224):
+    """What little networks draw: `(N, 3, size, size)` in [0, 1]. genomes `(N, 228)`: their weights."""
+
+
+def pixel_picture(genomes, size=224):
+    """Pictures `(N, 3, size, size)` in [0, 1]. genomes `(N, 3 · size²)`: a number for each value."""
+
+
+def children(elites, count, dice):
+    """Copies of so many random elites, in each a tenth of the numbers changed: genomes `(count, G)`."""
+
+
+def admit(elites, genomes, p):
+    """Put each genome in the place of every elite that it surpasses. elites: class → (probability, genome)."""
+
+
+def evolve_fooling_image(model, *, encoding='cppn', evaluations=1200, keep=8, seed=0):
+    """Pictures that some class or other is seen in, without a gradient: yields `Step`s, images `(keep, 3, 224, 224)`.
+
+    encoding: "cppn" or "pixels", how a genome becomes a picture. evaluations: how many pictures the
+    network is asked about, eight a step. keep: so many elites, the best of any class, are shown; the
+    objective is their probability. MAP-Elites over all classes of the network, with no target.
+    Raises ValueError for another encoding, or less than one evaluation or picture.
+    """

@@ -1,4 +1,4 @@
-"""What the four techniques that make images promise alike: their steps, a clean stop, any network.
+"""What the techniques that make images promise alike: their steps, a clean stop, any network.
 
 Two walks are compared at their first step only, by the objective of step 1 and the image of step 2: what rounds
 differently in the last bit grows about tenfold a step.
@@ -12,7 +12,14 @@ from torch import nn
 from toys import network, raising, state_of
 
 from course_utils import Step, count_passes, last_step, preprocess, sample_image
-from course_utils.techniques import deep_dream, generate_class_image, invert_representation, visualize_filter
+from course_utils.techniques import (
+    adversarial_ascent,
+    deep_dream,
+    fooling_image,
+    generate_class_image,
+    invert_representation,
+    visualize_filter,
+)
 
 STILL = {"shift": 0, "angle": 0, "zoom": 0}      # the same view at every step, so that objectives can be compared
 # Two pictures of 64 by 72 or 64 by 64 pixels, in few steps.
@@ -25,7 +32,12 @@ MAKERS = {
         model, photographs(), layer, **{"octaves": 1, "steps": 4, "shift": 0, **options}),
     "generate_class_image": lambda model, layer, **options: generate_class_image(
         model, [3, 7], **{"steps": 4, "size": 64, **STILL, **options}),
+    "fooling_image": lambda model, layer, **options: fooling_image(
+        model, [3, 7], **{"steps": 4, "size": 64, "confidence": 1, **options}),
+    "adversarial_ascent": lambda model, layer, **options: adversarial_ascent(
+        model, photographs(), [3, 7], **{"steps": 4, "confidence": 1, "proximity": 0, "rate": 0.01, **options}),
 }
+MOVING = {"visualize_filter", "deep_dream", "generate_class_image"}      # they look from another place at every step
 FALLING = {"invert_representation"}      # its objective is an energy
 
 
@@ -56,15 +68,13 @@ def test_every_row_gets_better(squeezenet, name):
     assert (gain > 0).all()
 
 
+@pytest.mark.parametrize("name", sorted(set(MAKERS) - {"adversarial_ascent"}))      # that one draws nothing
 def test_the_seed_decides(squeezenet, name):
-    first, same, other = (last_step(MAKERS[name](squeezenet, "features.6", seed=seed, steps=2, **moving(name)))
+    moving = {"shift": 8} if name in MOVING else {}
+    first, same, other = (last_step(MAKERS[name](squeezenet, "features.6", seed=seed, steps=2, **moving))
                           for seed in (0, 0, 1))
     torch.testing.assert_close(first.image, same.image, atol=1e-4, rtol=0)
     assert (first.image - other.image).abs().mean() > 1e-3
-
-
-def moving(name):
-    return {} if name == "invert_representation" else {"shift": 8}      # an inversion has one view, and only its start
 
 
 @pytest.mark.parametrize("end", ["exhausted", "closed", "thrown at", "error inside", "interrupt inside"])
@@ -127,7 +137,8 @@ def test_hooks_and_truncation_give_the_same_first_step(squeezenet, depth):
 @pytest.mark.parametrize("index", [5, torch.tensor(5), torch.tensor([5]).numpy()[0]], ids=["int", "tensor", "NumPy"])
 def test_one_filter_or_class_may_be_any_kind_of_integer(squeezenet, index):
     for make in (visualize_filter(squeezenet, "features.6", index, steps=1, size=64),
-                 generate_class_image(squeezenet, index, steps=1, size=64)):
+                 generate_class_image(squeezenet, index, steps=1, size=64),
+                 fooling_image(squeezenet, index, steps=1, size=64)):
         assert next(make).image.shape == (1, 3, 64, 64)
 
 
@@ -135,3 +146,4 @@ def test_images_for_a_network_in_double_precision():
     model = copy.deepcopy(network("alexnet")).double()
     assert list(visualize_filter(model, "features.3", 5, steps=2, size=64))[-1].objective.isfinite().all()
     assert list(generate_class_image(model, 5, steps=2, size=64))[-1].objective.isfinite().all()
+    assert list(fooling_image(model, 5, steps=2, size=64))[-1].objective.isfinite().all()
