@@ -581,12 +581,13 @@ def fooling_image(model, target, *, confidence=0.99, size=224, steps=100, rate=.
     """
 
 
-def adversarial_ascent(model, x, target, *, proximity=2, confidence=0.99, steps=60, rate=...):
+def adversarial_ascent(model, x, target, *, proximity=2, confidence=0.99, steps=60, rate=..., seed=0):
     """Photographs moved until a network takes them for the target: yields `Step`s with images like x.
 
     x: preprocessed `(N, 3, H, W)`. target: an int, or one class for each row. proximity: the price of
     the squared change, root mean square in gray levels, in log-odds. rate, confidence, steps: as for
-    `fooling_image`. Objective: log-odds less price. Raises errors as `class_score` does.
+    `fooling_image`. seed: of the faint noise, `rate` strong, that the walk starts with. Objective:
+    log-odds less price. Raises errors as `class_score` does.
     """
 
 

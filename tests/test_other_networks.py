@@ -44,8 +44,13 @@ IMAGE_MAKERS = {
     "invert_representation": lambda f, model, x: f(model, x, last_spatial_layer(model, x), steps=1),
     "deep_dream": lambda f, model, x: f(model, x, last_spatial_layer(model, x), octaves=1, steps=1),
     "generate_class_image": lambda f, model, x: f(model, 1, steps=1, size=x.shape[-1]),
+    "fooling_image": lambda f, model, x: f(model, 1, steps=1, size=x.shape[-1]),
+    "adversarial_ascent": lambda f, model, x: f(model, x, 1, steps=1),
+    "evolve_fooling_image": lambda f, model, x: f(model, evaluations=2, keep=1),
 }
-ALWAYS = {"vanilla_gradient", "smooth_grad", "integrated_gradients", "grad_times_image", "generate_class_image"}
+# Where features are no maps these work all the same.
+ALWAYS = {"vanilla_gradient", "smooth_grad", "integrated_gradients", "grad_times_image"} | set(IMAGE_MAKERS) - {
+    "visualize_filter", "invert_representation", "deep_dream"}
 NO_MAPS = {"vit_b_32"}      # its features are tokens
 NO_RELUS = {"efficientnet_b0", "efficientnet_v2_s", "convnext_tiny", "maxvit_t", "swin_t", "swin_v2_t"} | NO_MAPS
 
