@@ -199,6 +199,19 @@ def test_fooling_under_no_grad_and_inference_mode(squeezenet, around):
             assert (last.objective >= first.objective).all() and last.image.isfinite().all()
 
 
+def test_everything_is_made_on_the_device_of_the_network(squeezenet):
+    x, target = noise(), torch.tensor([130])
+    torch.set_default_device("meta")      # whatever is made without a word about the device lands here
+    try:
+        for steps in (fooling_image(squeezenet, target, size=64, steps=2),
+                      adversarial_ascent(squeezenet, x, target, steps=2),
+                      evolve_fooling_image(squeezenet, evaluations=16, keep=2)):
+            for step in steps:
+                assert step.image.device.type == step.objective.device.type == "cpu"
+    finally:
+        torch.set_default_device(None)
+
+
 def test_a_small_network_in_double_precision():
     toy_network, x = Toy(), toy_pictures(rows=2)
     first, *_, last = adversarial_ascent(toy_network, x, 1, steps=10, rate=0.01, proximity=0)
