@@ -586,8 +586,8 @@ def adversarial_ascent(model, x, target, *, proximity=2, confidence=0.99, steps=
 
     x: preprocessed `(N, 3, H, W)`. target: an int, or one class for each row. proximity: the price of
     the squared change, root mean square in gray levels, in log-odds. rate, confidence, steps: as for
-    `fooling_image`. seed: of the faint noise, `rate` strong, that the walk starts with. Objective:
-    log-odds less price. Raises errors as `class_score` does.
+    `fooling_image`. seed: of the faint noise, a hundredth of a step, with which the walk begins.
+    Objective: log-odds less price. Raises errors as `class_score` does.
     """
 
 
