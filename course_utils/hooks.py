@@ -1,6 +1,6 @@
 """Watch and change what happens inside a network, and leave it as it was found.
 
-Everything here is a context manager: what it attaches is taken off when the `with` block ends, also when
+Whatever attaches or changes something is a context manager: it is put back when the `with` block ends, also when
 it ends in an exception or an interrupt.
 """
 
@@ -96,6 +96,7 @@ def forward(model, x):
 
 
 def check_pictures(model, x):
+    """Raise ValueError unless x is a float tensor `(N, 3, H, W)` of the model's kind, on its device."""
     if not isinstance(x, torch.Tensor):
         raise ValueError(f"x is a {type(x).__name__}; accepted is a tensor (N, 3, H, W), as preprocess gives it")
     if x.dim() != 4 or x.shape[1] != 3 or 0 in x.shape or not x.is_floating_point():
