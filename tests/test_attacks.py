@@ -18,6 +18,8 @@ NETWORKS = ["squeezenet1_1", "efficientnet_lite0"]
 every_attack = pytest.mark.parametrize("attack", ATTACKS)
 every_network = pytest.mark.parametrize("name", NETWORKS)
 
+pytestmark = pytest.mark.slow
+
 
 def toy_input(model, rows=3):
     """Pixel noise in [0, 1], some of it at the very ends of the range, as a network sees it."""

@@ -19,6 +19,8 @@ from course_utils.techniques import (
 
 BOTH = pytest.mark.parametrize("name", ["squeezenet1_1", "efficientnet_lite0"])
 
+pytestmark = pytest.mark.slow
+
 
 def answers(model, image):
     with torch.no_grad():

@@ -81,6 +81,7 @@ def verdict(capsys, checker, function):
     return f"{capsys.readouterr().out}\n{result or ''}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", LESSONS, ids=name_of)
 def test_checkers(path, capsys):
     """A checker knows an untouched stub, accepts the solution, and explains what is wrong with the mistake."""
@@ -361,6 +362,7 @@ def written(path, *sources):
     return path
 
 
+@pytest.mark.slow
 def test_two_runs_give_the_same_file(tmp_path):
     path = written(tmp_path / "01_first.ipynb", "import ipywidgets", "print('here'); ipywidgets.IntSlider()")
     execute(path)
@@ -372,6 +374,7 @@ def test_two_runs_give_the_same_file(tmp_path):
     assert [*rules.execution_counts(notebook, path), *rules.reduced_metadata(notebook, path)] == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("last, complaint", [("1 / 0", "(?s)cell 2 failed.*ZeroDivisionError"),
                                              ("print(object())", "cell 2: a memory address")])
 def test_a_failed_run_leaves_the_notebook_as_it_was(tmp_path, last, complaint):
