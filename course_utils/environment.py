@@ -11,6 +11,7 @@ import torch
 import torchvision
 
 from .models import best_device
+from .steps import follow_cells
 
 
 def setup(seed=0):
@@ -19,6 +20,7 @@ def setup(seed=0):
     Returns the device that models will be put on. A container (Binder) may report all cores of its host:
     the variable CPU_LIMIT and the control group's quota are respected.
     """
+    follow_cells()
     random.seed(seed)
     np.random.seed(seed)
     torch.manual_seed(seed)

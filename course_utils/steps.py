@@ -4,13 +4,15 @@ import contextvars
 import ctypes
 import functools
 import threading
+import time
 from collections import deque
 from typing import NamedTuple
 
 import torch
+from IPython import get_ipython
 from tqdm.auto import tqdm
 
-PATIENCE = 3      # seconds before a plain call shows a bar
+PATIENCE = 3      # seconds before a cell, or a plain call elsewhere, shows a bar
 
 _listener = contextvars.ContextVar("listener", default=None)
 _bar_in_use = threading.Lock()      # held by the outermost loop
@@ -60,9 +62,10 @@ class Listener:
 def progress(iterable, total=None):
     """Yield the items of an iterable, and show how many are done.
 
-    A plain call shows a bar after three seconds; TQDM_DISABLE=1 in the environment turns it off. Inside a panel
-    its bar is told instead, and its Stop obeyed. total: how many there will be, where the iterable has no length.
-    Of loops inside loops only the outermost moves the bar.
+    A plain call shows a bar once its cell has run for three seconds; the loops of a cell follow each other in one
+    bar. TQDM_DISABLE=1 in the environment turns it off. Inside a panel its bar is told instead, and its Stop obeyed.
+    total: how many there will be, where the iterable has no length. Of loops inside loops only the outermost moves
+    the bar.
     """
     if total is None and hasattr(iterable, "__len__"):
         total = len(iterable)
@@ -70,11 +73,71 @@ def progress(iterable, total=None):
         yield from _told(iterable, total, listener)
     elif threading.current_thread() is threading.main_thread() and _bar_in_use.acquire(blocking=False):
         try:
-            yield from tqdm(iterable, total=total, delay=PATIENCE, leave=False)
+            yield from _shown(iterable, total)
         finally:
             _bar_in_use.release()
     else:      # another loop has the bar, or a panel's thread, whose output no cell would show
         yield from iterable
+
+
+def _shown(iterable, total):
+    began, bar = time.monotonic(), None
+    due = max(began + 0.1, (_cell.since or began) + PATIENCE)      # nothing flickers for a tenth of a second
+    try:
+        for done, item in enumerate(iterable, start=1):
+            yield item
+            if bar is None and time.monotonic() > due:
+                bar = _cell.bar_at_nought(total, began)
+            if bar is not None:
+                bar.update(done - bar.n)
+    finally:
+        if _cell.since is None:
+            _cell.end()
+
+
+class Cell:
+    """The notebook cell that runs: since when, and its bar. Outside of notebooks each loop has a bar of its own."""
+
+    since = bar = None
+
+    def begin(self, info=None):
+        """A cell begins; IPython says so after `follow_cells`."""
+        self.since = time.monotonic()
+
+    def end(self, result=None):
+        """The cell, or the loop outside of notebooks, has ended."""
+        self.close_bar()
+        self.since = None
+
+    def close_bar(self):
+        """The bar goes, if there is one."""
+        if self.bar is not None:
+            self.bar.total = None      # else tqdm leaves one that did not get to its end, in red
+            self.bar.close()
+            self.bar = None
+
+    def bar_at_nought(self, total, began):
+        """The bar for the next loop, which began then; of an unknown length, another one."""
+        if self.bar is not None and None not in (total, self.bar.total):
+            self.bar.reset(total)
+        else:
+            self.close_bar()
+            self.bar = tqdm(total=total, leave=False)
+        if not self.bar.disable:      # the time that is left is told from how long the loop has been running
+            age = time.monotonic() - began
+            self.bar.start_t -= age
+            self.bar.last_print_t -= age
+        return self.bar
+
+
+_cell = Cell()
+
+
+def follow_cells():
+    """Have IPython say when cells begin and end, if this is a notebook."""
+    if shell := get_ipython():
+        shell.events.register("pre_run_cell", _cell.begin)
+        shell.events.register("post_run_cell", _cell.end)
 
 
 def _told(iterable, total, listener):
