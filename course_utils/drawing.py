@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 from dataclasses import dataclass
 
 import matplotlib
@@ -12,7 +13,7 @@ from IPython.display import display
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
-from .images import as_array, as_picture
+from .images import as_array, as_picture, encoded
 from .steps import return_memory
 
 SEQUENTIAL = "inferno"
@@ -58,10 +59,12 @@ def heatmap(values, *, signed=False, cmap=None, percentile=100, size=None):
     return Image.fromarray(colours(scaled, bytes=True)[..., :3])
 
 
-def overlay(image, values, *, opacity=0.5, signed=False, cmap=None, percentile=100):
+def overlay(image, values, *, opacity=0.75, signed=False, cmap=None, percentile=100):
     """A map laid over a picture, as a `PIL.Image` of the picture's size.
 
-    image: as for `as_picture`; values: as in `heatmap`; opacity in [0, 1]: 0 shows only the picture.
+    image: as for `as_picture`; values: as in `heatmap`. opacity in [0, 1]: that of the largest values; smaller ones
+    (of either sign, where signed) are more transparent, and zero leaves the photograph as bright as it was, in gray.
+    0 shows only the picture, 1 only the map.
     Raises ValueError for an opacity outside [0, 1], and for a map whose aspect ratio is not the picture's.
     """
     if not 0 <= opacity <= 1:
@@ -72,7 +75,13 @@ def overlay(image, values, *, opacity=0.5, signed=False, cmap=None, percentile=1
         raise ValueError(f"the map is {grid}, the picture {size} (height, width), of another aspect ratio: lay the map "
                          "over what the network saw, to_image(x, model)")
     colours = heatmap(values, signed=signed, cmap=cmap, percentile=percentile, size=size)
-    return Image.blend(picture, colours, opacity)
+    scaled = normalize_map(_resize(_as_map(values), size), signed=signed, percentile=percentile)
+    strength = abs(2 * scaled - 1) if signed else scaled
+    strength = strength.max(axis=0) if strength.ndim == 3 else strength
+    with np.errstate(divide="ignore"):
+        alpha = np.float64(opacity) ** (1 / strength)      # opacity at 1, falling to 0 at 0, and everywhere 1 for 1
+    gray = Image.blend(picture, picture.convert("L").convert("RGB"), min(1, 2 * opacity))
+    return Image.composite(colours, gray, Image.fromarray((255 * alpha).round().astype(np.uint8)))
 
 
 def _same_aspect(grid, size):
@@ -161,7 +170,7 @@ class Drawing:
 
     style: str = "overlay"
     percentile: float = 100
-    opacity: float = 0.5
+    opacity: float = 0.75
 
     def __call__(self, image, values, signed=False):
         """A map as a `PIL.Image` of the picture's size. image: as for `as_picture`; values: as in `heatmap`."""
@@ -171,6 +180,20 @@ class Drawing:
         if self.style == "beside":
             return image_grid([image, drawn])
         return drawn.convert("L") if self.style == "gray" else drawn
+
+    def cell(self, position, rows, columns):
+        """The cell (i, j) of a map of so many rows and columns that lies at a position of the drawn picture.
+
+        position: two fractions, from the left and from the top, such as "0.25 0.6"; a click on a panel's picture gives
+        them. Raises ValueError for other words.
+        """
+        numbers = [float(word) for word in position.split() if re.fullmatch(r"[01]|[01]?\.\d+", word)]
+        if len(numbers) != 2 or max(numbers) > 1:
+            raise ValueError(f"position {position!r}: click on the picture, or type two fractions such as 0.25 0.6")
+        across, down = numbers
+        if self.style == "beside":      # the photograph on the left has the same cells
+            across = 2 * across % 1
+        return min(int(down * rows), rows - 1), min(int(across * columns), columns - 1)
 
 
 def drawn_curve(objectives):
@@ -197,6 +220,32 @@ def drawn_curve(objectives):
     colours = matplotlib.colormaps["viridis"](np.linspace(0, 0.8, values.shape[1]), bytes=True)
     for line, colour in zip(y.T, colours, strict=True):
         draw.line(list(zip(x, line, strict=True)), fill=tuple(colour[:3].tolist()), width=4, joint="curve")
+    return sheet
+
+
+def drawn_panel(fields, said, picture=None):
+    """A panel as a picture for those who cannot run it.
+
+    fields: `(label, value)` of its controls. said: what stands under them. picture: its `PIL.Image`, if it has one.
+    """
+    font, small, row = ImageFont.truetype(_FONT, 14), ImageFont.truetype(_FONT, 12), 26
+    said = _in_lines(f"{said}\nThe controls work once you run the notebook.", small, 316)
+    if picture:
+        picture = _scaled(picture, min(600, round(336 * picture.width / picture.height)))
+    width, height = picture.size if picture else (0, 0)
+    end = 24 + round(max((font.getlength(label) for label, _ in fields), default=0))      # of the labels
+    below = row * len(fields) + 12
+    sheet = Image.new("RGB", (340 + width, max(height, below + 17 * (said.count("\n") + 1))), "white")
+    draw = ImageDraw.Draw(sheet)
+    for number, (label, value) in enumerate(fields):
+        top = row * number + 4
+        draw.text((end - 8, top + 10), label, fill="#424242", font=font, anchor="rm")
+        if label:
+            draw.rectangle((end, top, 328, top + 20), outline="#bdbdbd")
+        draw.text((end + 6 if label else 24, top + 10), value, fill="black", font=font, anchor="lm")
+    draw.multiline_text((12, below), said, fill="#616161", font=small)
+    if picture:
+        sheet.paste(picture, (340, 0))
     return sheet
 
 
@@ -228,10 +277,6 @@ def _png(figure):
 
 
 def _smaller(picture):
-    encoded = {}
-    for kind, options in (("png", {"optimize": True}), ("jpeg", {"quality": 88, "subsampling": 0})):
-        buffer = io.BytesIO()
-        picture.save(buffer, kind, **options)
-        encoded[kind] = buffer.getvalue()
-    kind = min(encoded, key=lambda name: len(encoded[name]))
-    return encoded[kind], kind
+    buffer = io.BytesIO()
+    picture.save(buffer, "png", optimize=True)
+    return min((buffer.getvalue(), "png"), (encoded(picture, quality=85), "jpeg"), key=lambda file: len(file[0]))

@@ -7,6 +7,7 @@ it ends in an exception or an interrupt.
 import contextlib
 import difflib
 import threading
+import time
 import warnings
 import weakref
 from collections import Counter
@@ -375,6 +376,23 @@ def count_passes(model):
         yield passes
     finally:
         handle.remove()
+
+
+@contextlib.contextmanager
+def measured(values):
+    """Time a block and count the passes through every network among the values; yields a function that says it."""
+    started = time.perf_counter()
+    with contextlib.ExitStack() as stack:
+        models = dict.fromkeys([value for value in values if isinstance(value, nn.Module)])
+        counts = [stack.enter_context(count_passes(model)) for model in models]
+
+        def cost():
+            seconds = f"{time.perf_counter() - started:.2f} s"
+            passes = {kind: sum(getattr(count, kind) for count in counts) for kind in ("forward", "backward")}
+            made = ", ".join(f"{number} {kind}" for kind, number in passes.items() if number)
+            return f"{seconds} · {made} pass{'es' if max(passes.values()) > 1 else ''}" if made else seconds
+
+        yield cost
 
 
 def layer_names(model):

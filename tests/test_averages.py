@@ -193,7 +193,8 @@ def test_integrated_gradients_refuse_options_in_words(options, word):
 def test_grad_times_image_multiplies_any_gradient():
     model, x = Toy(), toy_pictures(rows=2)
     torch.testing.assert_close(grad_times_image(model, x, 2), x * vanilla_gradient(model, x, 2))
-    average = lambda *inputs: integrated_gradients(*inputs, multiply_by_inputs=False)
+    def average(*inputs):
+        return integrated_gradients(*inputs, multiply_by_inputs=False)
     torch.testing.assert_close(grad_times_image(model, x, 2, method=average), integrated_gradients(model, x, 2))
 
 

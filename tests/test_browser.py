@@ -21,8 +21,8 @@ import pytest
 from PIL import Image
 
 from course_utils import load_model, sample_image, techniques
+from course_utils.images import encoded
 from course_utils.widgets import Drawing
-from course_utils.widgets.panel import encoded
 
 ROOT = Path(__file__).parent.parent
 BROWSER = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
@@ -44,6 +44,19 @@ from course_utils.techniques import generate_class_image
 
 play(generate_class_image, model=load_model(), target=ipywidgets.IntSlider(130, 0, 999), steps=100_000)
 """
+CLICK_NOTEBOOK = """
+import ipywidgets
+
+from course_utils import explore, sample_image
+
+
+def crop(image, position, wobble):
+    return image, f"at {position}, {wobble}"
+
+explore(crop, image=sample_image("cat"),
+        position=ipywidgets.Combobox(options=["anywhere"], value="anywhere"),
+        wobble=ipywidgets.FloatSlider(1, tooltip="How far it is turned"))
+"""
 NOTHING_RUNS = """
 import os
 import threading
@@ -63,9 +76,10 @@ def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("jupyter")
     copy = folder / "notebooks"
     shutil.copytree(ROOT / "notebooks", copy, ignore=shutil.ignore_patterns(".ipynb_checkpoints", "output"))
-    cells = [nbformat.v4.new_code_cell(source.strip()) for source in (PLAY_NOTEBOOK, NOTHING_RUNS)]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {
-        "name": "python3", "display_name": "Python 3", "language": "python"}}), copy / "play.ipynb")
+    for name, sources in {"play": (PLAY_NOTEBOOK, NOTHING_RUNS), "click": (CLICK_NOTEBOOK,)}.items():
+        cells = [nbformat.v4.new_code_cell(source.strip()) for source in sources]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {
+            "name": "python3", "display_name": "Python 3", "language": "python"}}), copy / f"{name}.ipynb")
     for plugin, settings in SETTINGS.items():
         file = folder / "JUPYTERLAB_SETTINGS_DIR" / "@jupyterlab" / f"{plugin}.jupyterlab-settings"
         file.parent.mkdir(parents=True)
@@ -293,6 +307,34 @@ def test_play_runs_shows_what_grows_and_stops(open_notebook):
     assert Shown(page, ".course-run").status() == "Press Run."
     print(f"Stop came {min(late):.2f} to {max(late):.2f} s later than a step takes")
     assert min(late) < 0.2, late      # the best of three: what else the machine does is not ours
+
+
+def test_sliders_have_names_and_a_click_on_the_picture_chooses_a_position(open_notebook):
+    page = open_notebook("click.ipynb")
+    shown = Shown(page, ".course-position")
+    handle = shown.panel.get_by_role("slider", name="wobble", exact=True)      # as a screen reader finds it
+    wait_for(lambda: handle.count() == 1, PATIENCE)
+    assert handle.get_attribute("aria-description") == "How far it is turned"
+    wait_for(lambda: shown.status().startswith("at anywhere, 1.0"), PATIENCE, shown.status)
+    box = shown.image.bounding_box()
+    shown.image.click(position={"x": 0.25 * box["width"], "y": 0.75 * box["height"]})
+    wait_for(lambda: "anywhere" not in shown.status(), PATIENCE, shown.status)
+    across, down = map(float, re.match(r"at ([\d.]+) ([\d.]+), 1.0", shown.status()).groups())
+    assert abs(across - 0.25) < 0.01 and abs(down - 0.75) < 0.01
+    assert shown.find("position", "input").input_value() == f"{across:.3f} {down:.3f}"
+    # In a wide window the picture is three times the network's 224 pixels; in a narrow one nothing is cut off.
+    for width, picture in (1600, 672), (1280, 0), (720, 0):
+        page.set_viewport_size({"width": width, "height": 900})
+        wide, room = shown.panel.evaluate("part => [part.scrollWidth, part.clientWidth]")
+        assert wide <= room and shown.image.bounding_box()["width"] >= picture
+    page.set_viewport_size({"width": 1280, "height": 900})
+    box = shown.image.bounding_box()
+    # Scrolled out of sight and shown again, every click still counts once.
+    page.evaluate("() => window.jupyterapp.commands.execute('notebook:hide-all-cell-outputs')")
+    page.evaluate("() => window.jupyterapp.commands.execute('notebook:show-all-cell-outputs')")
+    wait_for(lambda: handle.count() == 1, PATIENCE)
+    shown.image.click(position={"x": 0.5 * box["width"], "y": 0.5 * box["height"]})
+    wait_for(lambda: shown.status().startswith("at 0.5"), PATIENCE, shown.status)
 
 
 def answers(address):

@@ -181,9 +181,23 @@ def test_an_overlay_has_the_pictures_size_and_lies_between_picture_and_map():
     picture = Image.fromarray(noise(25, 50))
     assert overlay(picture, RAMP, opacity=0) == picture
     assert overlay(picture, RAMP, opacity=1) == heatmap(RAMP, size=(25, 50))
-    half = overlay(picture, RAMP, opacity=0.5, cmap="viridis", percentile=90)
-    expected = (np.asarray(picture) / 2 + np.asarray(heatmap(RAMP, size=(25, 50), cmap="viridis", percentile=90)) / 2)
-    assert half.size == (50, 25) and np.abs(np.asarray(half) - expected).max() <= 1
+    half = np.asarray(overlay(picture, RAMP, opacity=0.5, cmap="viridis", percentile=90)).astype(int)
+    ends = [np.asarray(end).astype(int) for end in
+            (picture, picture.convert("L").convert("RGB"), heatmap(RAMP, size=(25, 50), cmap="viridis", percentile=90))]
+    assert half.shape == (25, 50, 3)
+    assert (half >= np.minimum.reduce(ends) - 1).all() and (half <= np.maximum.reduce(ends) + 1).all()
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_an_overlay_shows_the_photograph_where_the_map_is_zero_and_the_map_where_it_is_largest(signed):
+    picture, values = np.full((20, 30, 3), 200, np.uint8), torch.zeros(20, 30)
+    values[:, :10], values[:, 20:] = 1.0, -1.0 if signed else 0.5
+    left, middle, right = np.asarray(overlay(picture, values, signed=signed, opacity=0.75)).astype(int)[10, [5, 15, 25]]
+    colours = np.asarray(heatmap(values, signed=signed))[10].astype(int)
+    assert middle.tolist() == [200] * 3
+    assert np.abs(left - (0.75 * colours[5] + 50)).max() <= 1
+    alpha = 0.75 if signed else 0.75**2
+    assert np.abs(right - (alpha * colours[25] + (1 - alpha) * 200)).max() <= 2
 
 
 @pytest.mark.parametrize("opacity", [-0.1, 1.1])

@@ -1,5 +1,6 @@
 """The panels and pickers without a browser: values are set, buttons clicked, and what they show is compared."""
 
+import base64
 import io
 import json
 import re
@@ -46,10 +47,9 @@ from course_utils import (
     to_image,
 )
 from course_utils.hooks import layer_names
-from course_utils.images import INPUT_IMAGES, OUTPUT
+from course_utils.images import INPUT_IMAGES, OUTPUT, encoded
 from course_utils.layers import layers_of
 from course_utils.widgets import Drawing, panel, pickers
-from course_utils.widgets.panel import encoded
 
 SECONDS = 20      # how long a test waits for a thread before it fails
 
@@ -325,6 +325,37 @@ def test_the_alternative_text_follows_what_the_picture_shows():
     grows.run.click()
     grows.wait(SECONDS)
     assert grows.image.tooltip == "step 3 of 3 · objective 0"
+
+
+def stored(shown):
+    """What a panel leaves in a notebook for readers without a kernel: its picture, and that in words."""
+    data, metadata = shown._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in data
+    content = base64.b64decode(data["image/jpeg"])
+    assert len(content) < 60_000 and metadata["image/jpeg"]["alt"] == data["text/plain"]
+    return np.asarray(Image.open(io.BytesIO(content)), dtype=float), data["text/plain"]
+
+
+def test_beside_the_live_panel_stands_a_picture_of_it_for_readers_without_a_kernel():
+    channels = ipywidgets.Dropdown(options=[("all", 512), ("8", 8)])
+    shown = explore(lambda image, target, channels, size: (image, "a cat"), image=image_picker("cat_dog"),
+                    target=class_picker(), channels=channels, size=ipywidgets.FloatSlider(0.5))
+    before, words = stored(shown)
+    assert words == ("A panel with the controls photograph cat_dog, class the network's top class, channels all, "
+                     "size 0.5: a cat")
+    square = sample_image("cat_dog").resize((336, 336), Image.Resampling.LANCZOS)
+    assert np.abs(before[:336, 340:] - np.asarray(square)).mean() < 5
+    shown.controls["image"].menu.value, shown.controls["target"].field.value = "dog", "tabby"
+    shown.wait(SECONDS)
+    after, words = stored(shown)
+    assert "photograph dog, class 281 tabby" in words
+    for x, y in (slice(340, 600), slice(0, 200)), (slice(110, 328), slice(30, 50)):      # the picture, the class
+        assert np.abs(after[y, x] - before[y, x]).max() > 50
+
+
+def test_a_panel_that_has_not_run_is_stored_without_a_picture():
+    picture, words = stored(play(growing, steps=slider(5), wild=ipywidgets.Checkbox(description="wildly")))
+    assert words == "A panel with the controls steps 5, ☐ wildly: Press Run." and picture.shape[1] == 340
 
 
 # explore with a button
@@ -852,13 +883,13 @@ def test_the_limit_of_a_container_counts(monkeypatch):
 
 def test_the_drawing_picker_gives_a_drawing():
     picker = drawing_picker()
-    assert picker.value == Drawing("overlay", 100, 0.5) and not picker.opacity.disabled
+    assert picker.value == Drawing("overlay", 100, 0.75) and not picker.opacity.disabled
     picker.style_menu.value = "gray"
     picker.percentile.value = 99
-    assert picker.value == Drawing("gray", 99, 0.5) and picker.opacity.disabled
-    assert picker.message == "black: none, white: most"
+    assert picker.value == Drawing("gray", 99, 0.75) and picker.opacity.disabled
+    assert picker.message.startswith("black: none, white: most")
     picker.style_menu.value = "beside"
-    assert picker.message.startswith("dark: none, yellow: most") and not picker.opacity.disabled
+    assert picker.message.startswith("gray: none, yellow: most") and not picker.opacity.disabled
     assert all(field.tooltip for field in (picker.percentile, picker.opacity))
     assert drawing_picker("colour", 98, 0.3).value == Drawing("colour", 98, 0.3)
 
@@ -874,6 +905,20 @@ def test_a_drawing_draws(signed):
     gray = Drawing("gray", 95)(image, values, signed)
     assert gray.mode == "L" and gray.size == (32, 24)
     assert pixels_equal(gray.convert("RGB"), heatmap(values, size=(24, 32), cmap="gray", **how))
+
+
+@pytest.mark.parametrize("style, position, cell", [
+    ("colour", "0.25 0.6", (7, 3)), ("overlay", "0 0", (0, 0)), ("gray", "1.000 .99", (12, 12)),
+    ("beside", "0.125 0.6", (7, 3)), ("beside", "0.625 0.6", (7, 3)),
+])
+def test_a_position_of_the_drawn_picture_is_a_cell_of_the_map(style, position, cell):
+    assert Drawing(style).cell(position, 13, 13) == cell
+
+
+@pytest.mark.parametrize("position", ["", "0.5", "0.5 0.5 0.5", "1.5 0.5", "left top"])
+def test_another_position_is_refused_in_words(position):
+    with pytest.raises(ValueError, match=re.escape(f"position '{position}': click on the picture, or type two")):
+        Drawing().cell(position, 13, 13)
 
 
 def test_a_grad_cam_redraws_through_all_pickers_in_under_three_tenths_of_a_second():

@@ -6,11 +6,12 @@ import torch
 from PIL import Image
 from torch import nn
 
+from ..hooks import measured
 from ..images import preprocess, save_image
 from ..models import class_name
 from ..scores import class_scores, probabilities
 from ..steps import Listener, Stopped
-from .panel import Panel, attempt, in_words, measured
+from .panel import Panel, attempt, in_words
 from .pickers import ClassPicker
 
 
@@ -21,7 +22,8 @@ class Explore(Panel):
     and a text for the status line. controls: one keyword argument each: a picker, any ipywidget with a
     value, or a plain value that is passed on as it is. button: without it the picture is drawn at once, and
     again at every change, of which only the newest counts. With a name for it, such as "Compute", it is
-    drawn on click, with a bar that follows `course_utils.progress`, and a Stop.
+    drawn on click, with a bar that follows `course_utils.progress`, and a Stop. A click on the picture fills in a
+    text field that is named `position`, for `Drawing.cell`.
 
     The first picture of a panel without a button is drawn before `explore` returns, and its errors are
     raised. Later ones are told in the status line, and the last good picture stays.

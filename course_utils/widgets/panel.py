@@ -11,19 +11,23 @@ import itertools
 import re
 import sys
 import threading
-import time
 import weakref
+from base64 import b64encode
 from pathlib import Path
 
 import ipywidgets as widgets
 import torch
 from IPython import get_ipython
+from PIL import Image
 from torch import nn
 from traitlets import TraitError, Unicode
 
-from ..hooks import count_passes
-from ..images import OUTPUT, as_picture
+from ..drawing import drawn_panel
+from ..images import OUTPUT, encoded
 
+# A style runs what stands in its `onload`; where that is forbidden, the panel works without it.
+PAGE = '<style onload="{}">.course-panel:has(.course-position) .course-picture {{cursor: crosshair}}</style>'.format(
+    html.escape(Path(__file__).with_name("page.js").read_text()))
 RESTARTED = "No answer? After a restart choose Run, then Run All Above Selected Cell, and run this cell."
 _panels = weakref.WeakSet()
 
@@ -60,13 +64,15 @@ class Panel(widgets.VBox):
         for name, part in (self.controls | parts).items():
             part.add_class("course-" + name.replace("_", "-"))
         arrange(self.controls)
-        running = [side_by_side(self.run, self.stop), self.bar] if runs else []
-        fields = [(field, field.value) for control in self.controls.values() for field in _fields(control)
-                  if field.has_trait("value") and field.layout.display != "none" and not isinstance(field, Line)]
+        buttons, rest = (widgets.HBox(row, layout={"width": "98%"}) for row in (
+            [self.run, self.stop], [*self.saves.values(), self.reset]))
+        running = [buttons, self.bar] if runs else []
+        self._fields = [(field, field.value) for control in self.controls.values() for field in _fields(control)
+                        if field.has_trait("value") and field.layout.display != "none" and not isinstance(field, Line)]
         shown = list(self.controls.values())
         more = [widgets.Accordion([widgets.VBox(shown[6:])], titles=["more"])] if shown[6:] else []
-        left = [*shown[:6], *more, *running, self._line, self.waiting, side_by_side(*self.saves.values(), self.reset),
-                *rows, Line(RESTARTED)]
+        left = [*shown[:6], *more, *running, self._line, self.waiting, rest, *rows, Line(RESTARTED),
+                widgets.HTML(PAGE, layout={"display": "none"})]
         # Beside each other where there is room, else the picture beneath. It has up to three times the pixels
         # that most networks see, and more only where the picture itself has more.
         right = {"flex": "1 1 448px", "min_width": "0", "align_items": "flex-start", "margin": "0 0 0 16px"}
@@ -83,11 +89,21 @@ class Panel(widgets.VBox):
         watch(getattr(get_ipython(), "kernel", None))
         self.run.on_click(lambda _: self._start())
         self.stop.on_click(lambda _: self._halt())
-        self.reset.on_click(lambda _: _put_back(fields))
+        self.reset.on_click(lambda _: self._put_back())
         for ending, save in self.saves.items():
             save.on_click(lambda _, ending=ending: self._save(ending))
         for control in self.controls.values():
             control.observe(self._changed, "value")
+
+    def _repr_mimebundle_(self, **options):
+        """The live panel, and for those who read without a kernel a picture of it, with its controls in words."""
+        fields = [_described(field) for field, _ in self._fields]
+        said = self.image.tooltip or self._said
+        told = f"A panel with the controls {', '.join(f'{label} {value}'.strip() for label, value in fields)}: {said}"
+        picture = Image.open(io.BytesIO(self.image.value)) if self.image.value else None
+        data = encoded(drawn_panel(fields, said, picture), quality=75)
+        live = super()._repr_mimebundle_(**options)
+        return live | {"text/plain": told, "image/jpeg": b64encode(data).decode()}, {"image/jpeg": {"alt": told}}
 
     @property
     def status(self):
@@ -162,6 +178,11 @@ class Panel(widgets.VBox):
             error = attempt(self._write, path)
             self._end(in_words(error) if error else f"Saved {path} ({path.stat().st_size / 1e6:.1f} MB).", bool(error))
 
+    def _put_back(self):
+        for field, value in self._fields:
+            with contextlib.suppress(TraitError):      # not a choice of the menu of now
+                field.value = value
+
     def _halt(self):
         self._stopped = self.stop.disabled = True      # what runs ends within one step
         self._worker.halt()
@@ -221,17 +242,6 @@ class Line(widgets.HTML):
 def button(description, icon, **options):
     """A button that shares its row with others."""
     return widgets.Button(description=description, icon=icon, layout={"flex": "1 1 0", "width": "auto"}, **options)
-
-
-def _put_back(fields):
-    for field, value in fields:
-        with contextlib.suppress(TraitError):      # not a choice of the menu of now
-            field.value = value
-
-
-def side_by_side(*buttons):
-    """A row of buttons."""
-    return widgets.HBox(buttons, layout={"width": "98%"})
 
 
 class Worker:
@@ -314,30 +324,6 @@ def attempt(function, *arguments):
         return error
 
 
-@contextlib.contextmanager
-def measured(values):
-    """Time a block and count the passes through every network among the values; yields a function that says it."""
-    started = time.perf_counter()
-    with contextlib.ExitStack() as stack:
-        models = dict.fromkeys([value for value in values if isinstance(value, nn.Module)])
-        counts = [stack.enter_context(count_passes(model)) for model in models]
-
-        def cost():
-            seconds = f"{time.perf_counter() - started:.2f} s"
-            passes = {kind: sum(getattr(count, kind) for count in counts) for kind in ("forward", "backward")}
-            made = ", ".join(f"{number} {kind}" for kind, number in passes.items() if number)
-            return f"{seconds} · {made} pass{'es' if max(passes.values()) > 1 else ''}" if made else seconds
-
-        yield cost
-
-
-def encoded(picture):
-    """A picture as JPEG bytes: ten times quicker than PNG, and at this quality no loss can be seen."""
-    buffer = io.BytesIO()
-    as_picture(picture).save(buffer, "jpeg", quality=92, subsampling=0)
-    return buffer.getvalue()
-
-
 def in_words(error):
     """An exception in one line, without the words of Python where it has its own."""
     if getattr(error, "strerror", None):
@@ -352,12 +338,13 @@ def arrange(controls):
         if control.has_trait("description") and not control.description:
             control.description = name.replace("_", " ")
     fields = [field for control in controls.values() for field in _fields(control)]
-    labels = [field.description for field in fields if _has_label(field)]
-    width = f"{16 + 7 * max(map(len, labels), default=0)}px"
+    labelled = [field for field in fields
+                if getattr(field, "description", "") and hasattr(field.style, "description_width")]
+    width = f"{16 + 7 * max((len(field.description) for field in labelled), default=0)}px"
     for field in fields:
         if field.has_trait("continuous_update"):
             field.continuous_update = False
-        if _has_label(field):
+        if field in labelled:
             field.style.description_width = width
             field.layout.width = field.layout.width or "98%"
         else:
@@ -369,8 +356,12 @@ def _fields(control):
     return control.children if isinstance(control, widgets.VBox) else [control]
 
 
-def _has_label(field):
-    return bool(getattr(field, "description", "")) and hasattr(field.style, "description_width")
+def _described(field):
+    """A field's label, and its value as the screen shows it."""
+    if isinstance(field, widgets.Checkbox):
+        return "", f"{'☑' if field.value else '☐'} {field.description}"
+    value = getattr(field, "label", None) or field.value or getattr(field, "placeholder", field.value)
+    return field.description, f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def cell_of(function):

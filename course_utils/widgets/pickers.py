@@ -310,7 +310,7 @@ class ModelPicker(Picker):
 class DrawingPicker(Picker):
     """How a map is drawn; `value` is a `Drawing`: `drawing(image, map, signed=False)` gives the picture."""
 
-    def __init__(self, style="overlay", percentile=100, opacity=0.5):
+    def __init__(self, style="overlay", percentile=100, opacity=0.75):
         self.style_menu = widgets.Dropdown(options=list(STYLES), value=style, description="drawing")
         self.percentile = widgets.FloatSlider(
             value=percentile, min=90, max=100, step=0.5, description="percentile", readout_format=".1f",
@@ -325,5 +325,6 @@ class DrawingPicker(Picker):
     def _choose(self, change=None):
         self.opacity.disabled = self.style_menu.value not in STYLES[:2]
         self._pick(Drawing(self.style_menu.value, self.percentile.value, self.opacity.value))
-        self._line.say("black: none, white: most" if self.style_menu.value == "gray" else
-                       "dark: none, yellow: most; of signed maps blue: against, red: for")
+        words = {"gray": "black: none, white: most; of signed maps black: against, white: for",
+                 "colour": "dark: none, yellow: most; of signed maps blue: against, red: for"}
+        self._line.say(words.get(self.style_menu.value, words["colour"].replace("dark", "gray")))

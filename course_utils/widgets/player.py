@@ -8,8 +8,9 @@ import numpy as np
 import torch
 
 from ..drawing import drawn_curve, image_grid
-from ..images import save_animation, save_image
-from .panel import Panel, attempt, encoded, in_words, measured
+from ..hooks import measured
+from ..images import encoded, save_animation, save_image
+from .panel import Panel, attempt, in_words
 from .pickers import ClassPicker
 
 FRAMES = 60             # kept for the animation, at most
