@@ -41,6 +41,12 @@ def test_lesson(path, rule):
     assert rule(rules.read(path), path) == []
 
 
+@pytest.mark.parametrize("rule", rules.ANATOMY_RULES, ids=name_of)
+@pytest.mark.parametrize("path", [path for path in LESSONS if path.name[:2] in rules.SECOND_EDITION], ids=name_of)
+def test_anatomy(path, rule):
+    assert rule(rules.read(path), path) == []
+
+
 @pytest.mark.parametrize("rule", rules.SOLUTION_RULES, ids=name_of)
 @pytest.mark.parametrize("path", SOLUTIONS, ids=name_of)
 def test_solution(path, rule):
@@ -276,6 +282,8 @@ BAD_LESSONS = [
     (add(code("import matplotlib.pyplot as plt")), "matplotlib.pyplot is used"),
     (add(code("from matplotlib import pyplot")), "pyplot is used"),
     (add(code("%matplotlib widget")), "%matplotlib is used"),
+    (add(code("play(draw)")), "shows a panel and stores no picture"),
+    (add(code("explore(draw, leak=widgets.FloatSlider(1), seed=IntSlider(0))")), "the slider leak of a panel has no"),
     (add(new_markdown_cell("It lies in /tmp/cats.")), "names a path of some machine"),
     (drop(6), "2 exercises"),
     (drop(7), "no checker check_add"),
@@ -291,6 +299,55 @@ def test_a_bad_lesson_is_noticed(course, change, expected):
     change(notebook)
     found = complaints(course[1], notebook)
     assert any(expected in complaint for complaint in found), found
+
+
+def text(*lines):
+    return new_markdown_cell("\n\n".join(lines))
+
+
+def shown(source, *tags):
+    return new_code_cell(source, metadata={"tags": list(tags)}, outputs=[picture()])
+
+
+def anatomical():
+    """A lesson whose anatomy is right: 36 cells of main line, then the rest."""
+    method = code('def f(x):\n    """Three lines\n\n    of text."""\n' + "    x = x + 1\n" * 14 + "    return x",
+                  "method")
+    cells = [text("# Title"), text("## The idea"), method, text("Predict before you run: up or down?"),
+             shown("show(x)", "hide-output")]
+    cells += [cell for _ in range(15) for cell in (text("Look."), shown("show(x, width=150)"))] + [text("## Panel")]
+    cells += [text("## For the curious"), code("def helper():\n    pass"), text("## Exercises"),
+              text("## Five questions", *["1. Why?\n<details>Because.</details>"] * 5), text("## Summary"),
+              text("## References")]
+    return new_notebook(cells=cells)
+
+
+def anatomy_complaints(notebook):
+    return [complaint for rule in rules.ANATOMY_RULES for complaint in rule(notebook, None)]
+
+
+def test_a_good_anatomy_has_no_complaints():
+    assert anatomy_complaints(anatomical()) == []
+
+
+@pytest.mark.parametrize("change, expected", [
+    (drop(36), "no section ## For the curious"),
+    (lambda notebook: notebook.cells.__delitem__(slice(5, 9)), "the main line has 32 cells"),
+    (lambda notebook: notebook.cells.__setitem__(slice(6, 6), [text("More.")] * 10), "the main line has 46 cells"),
+    (lambda notebook: notebook.cells[35].update(source="\n\n".join(f"## {i}" for i in range(10))), "11 second-level"),
+    (lambda notebook: notebook.cells.__setitem__(slice(37, 37), [text("More.")] * 11), "13 cells are for the curious"),
+    (add(*[text("More.")] * 34), "76 cells; the limit is 75"),
+    (drop(-1), "the last sections are"),
+    (replace(-3, "<details>", "", ), "0 of five questions"),
+    (lambda notebook: notebook.cells[6].update(outputs=[]), "cell 7 shows nothing"),
+    (replace(6, "150", "149"), "pictures 149 pixels wide"),
+    (replace(2, "    return x", "    x = 2 * x\n    return x"), "f has 16 lines of code"),
+    (lambda notebook: notebook.cells[4].metadata.update(tags=[]), "cell 4 asks for a prediction"),
+])
+def test_a_bad_anatomy_is_noticed(change, expected):
+    notebook = anatomical()
+    change(notebook)
+    assert any(expected in complaint for complaint in anatomy_complaints(notebook)), anatomy_complaints(notebook)
 
 
 BAD_SOLUTIONS = [
@@ -322,12 +379,22 @@ def test_a_later_lesson_cannot_be_imported(course):
 
 def test_a_large_notebook_is_noticed_and_an_animation_may_be_larger(course):
     notebook = rules.read(course[1])
-    notebook.cells[2].outputs = [picture(bytes(2**20))]
+    notebook.cells[2].outputs = [picture(bytes(3 * 2**19))]
     nbformat.write(notebook, course[1])
-    assert ["the limit is 1 MB" in complaint for complaint in complaints(course[1])] == [True]
+    assert ["the limit is 1.5 MB" in complaint for complaint in complaints(course[1])] == [True]
     notebook.cells[2].outputs.append(picture(kind="image/gif"))
     nbformat.write(notebook, course[1])
     assert complaints(course[1]) == []
+
+
+def test_tags_say_what_jupyterlab_folds(course):
+    notebook = rules.read(course[1])
+    add(code("show(x)", "hide-output"), code("def check_f(f):\n    pass", "checker"))(notebook)
+    clean(notebook, course[1])
+    assert [cell.metadata.get("jupyter") for cell in notebook.cells[-2:]] == [
+        {"outputs_hidden": True}, {"source_hidden": True}]
+    notebook.cells[-2].metadata.tags = []
+    assert any("metadata beside its tags" in found for found in rules.reduced_metadata(notebook, course[1]))
 
 
 def test_outputs_become_old_with_the_techniques_behind_them(course):
@@ -372,6 +439,19 @@ def test_two_runs_give_the_same_file(tmp_path):
     notebook = rules.read(path)
     assert [output.get("text") for output in notebook.cells[1].outputs] == ["here\n"]
     assert [*rules.execution_counts(notebook, path), *rules.reduced_metadata(notebook, path)] == []
+
+
+@pytest.mark.slow
+def test_of_a_panel_the_picture_is_stored(tmp_path):
+    path = written(tmp_path / "01_first.ipynb", "import numpy\nfrom ipywidgets import IntSlider\n"
+                   "from course_utils import explore", "def draw(level):\n    return numpy.full((6, 8), level / 255)",
+                   "explore(draw, level=IntSlider(7))")
+    execute(path)
+    notebook = rules.read(path)
+    output, = notebook.cells[2].outputs
+    assert set(output.data) == {"image/jpeg", "text/plain"}
+    assert output.metadata["image/jpeg"]["alt"] == "A panel with the controls level 7: draw"
+    assert rules.storable_outputs(notebook, path) == []
 
 
 @pytest.mark.slow

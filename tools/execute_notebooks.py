@@ -18,16 +18,17 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from notebook_rules import (
+    IMAGE_TYPES,
     KERNEL,
     ROOT,
     WIDGET_VIEW,
     answer_pictures,
+    cell_metadata,
     is_solution,
     notebook_paths,
     output_complaints,
     read,
     sources_hash,
-    tags,
 )
 from technique_stubs import write_stubs
 
@@ -88,14 +89,22 @@ def clean(notebook, path):
     })
     used = set()
     for cell in notebook.cells:
-        cell.metadata = nbformat.from_dict({"tags": tags(cell)} if tags(cell) else {})
+        cell.metadata = nbformat.from_dict(cell_metadata(cell))
         # An id made from the text stays the same when the notebook is written anew from a script.
         cell.id = digest = hashlib.sha256(f"{cell.cell_type}\0{cell.source}".encode()).hexdigest()[:12]
         while cell.id in used:
             cell.id = f"{digest}-{len(used)}"
         used.add(cell.id)
         if cell.cell_type == "code":
-            cell.outputs = [output for output in cell.outputs if WIDGET_VIEW not in output.get("data", {})]
+            cell.outputs = list(without_widgets(cell.outputs))
+
+
+def without_widgets(outputs):
+    """The outputs without live widgets, of which the picture stays that a panel brings along."""
+    for output in outputs:
+        live = output.get("data", {}).pop(WIDGET_VIEW, None)
+        if live is None or IMAGE_TYPES & set(output.data):
+            yield output
 
 
 def chosen(arguments):

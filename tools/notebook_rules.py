@@ -27,7 +27,10 @@ IMAGE_SUFFIXES = {"image/png": "png", "image/jpeg": "jpg", "image/gif": "gif"}
 IMAGE_TYPES = set(IMAGE_SUFFIXES)
 TEXT_TYPES = {"text/plain", "text/markdown", "text/latex"}
 
-TAGS = {"imports", "method", "exercise", "checker", "solution", "mistake", "answer-picture", "nbval-check-output"}
+TAGS = {"imports", "method", "exercise", "checker", "solution", "mistake", "answer-picture", "hide-output",
+        "nbval-check-output"}
+# What JupyterLab folds, by tag.
+FOLDED = {"hide-output": {"outputs_hidden": True}, "checker": {"source_hidden": True}}
 COLOUR_MAPS_TO_AVOID = {
     name + end
     for name in ("jet", "hsv", "turbo", "rainbow", "gist_rainbow", "gist_ncar", "nipy_spectral", "prism", "flag")
@@ -35,11 +38,18 @@ COLOUR_MAPS_TO_AVOID = {
 }
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 
+SELF_EXPLAINING = {"count", "seed", "size", "steps"}      # sliders that need no word of help
 LINES_PER_CELL = 25
 LINES_OF_SETUP = 12
 CODE_CELLS_IN_A_ROW = 2
 EXERCISES = 3
-MEGABYTES, MEGABYTES_WITH_ANIMATION = 1, 2
+MEGABYTES, MEGABYTES_WITH_ANIMATION = 1.5, 2.5
+
+# The lessons in the new anatomy; each joins when it is rewritten.
+SECOND_EDITION = ("00", "01", "02", "06", "14", "15", "16", "18")
+MAIN_LINE, MAIN_HEADINGS, CURIOUS, ALL_CELLS = (35, 45), 10, 12, 75
+LAST_SECTIONS = "For the curious", "Exercises", "Five questions", "Summary", "References"
+METHOD_LINES, TILE = 15, 150
 
 MACHINE_PATH = re.compile(
     r"(?<![\w.~/-])/(?:home|Users|root|tmp|private|work|workspace|mnt|media|opt|srv|var)/|\b[A-Z]:\\\w"
@@ -92,6 +102,14 @@ def python(cell):
     return TransformerManager().transform_cell(cell.source)
 
 
+def headings(cells):
+    """The second-level headings of these cells, each with the index of its cell."""
+    return [
+        (index, heading) for index, cell in enumerate(cells) if cell.cell_type == "markdown"
+        for heading in re.findall(r"^## +(.+?) *$", without_code(cell.source), flags=re.MULTILINE)
+    ]
+
+
 def functions(cells):
     """The names of the functions that these cells define."""
     nodes = [node for cell in cells for node in ast.parse(python(cell)).body]
@@ -123,7 +141,7 @@ def technique_homes(folder):
 
 
 def sources_hash(notebook, path):
-    """A hash of all course code behind a notebook's outputs: its own cells and the techniques it imports.
+    """A hash of all course code behind a notebook's outputs: its own cells and the method cells that it imports from.
 
     The techniques that those import in their turn belong to it, and to a solution the checkers of its lesson.
     """
@@ -140,7 +158,7 @@ def sources_hash(notebook, path):
             used.add(lesson)
             found += imported_techniques(lessons[lesson])
     for lesson in sorted(used):
-        texts += [cell.source for cell in lessons[lesson]]
+        texts += [cell.source for cell in only(lessons[lesson], "method")]
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
@@ -219,13 +237,19 @@ def answer_pictures(notebook, path):
     }
 
 
+def cell_metadata(cell):
+    """What is stored of a cell's metadata: its tags, and what JupyterLab folds because of them."""
+    folded = {key: value for tag in tags(cell) for key, value in FOLDED.get(tag, {}).items()}
+    return ({"tags": tags(cell)} if tags(cell) else {}) | ({"jupyter": folded} if folded else {})
+
+
 def reduced_metadata(notebook, path):
     expected = {"kernelspec": KERNEL, "language_info": {"name": "python"}}
     found = {key: value for key, value in notebook.metadata.items() if key not in ("course", "widgets")}
     complaints = [] if found == expected else [f"metadata other than kernel and language: {found}"]
     for number, cell in enumerate(notebook.cells, 1):
-        if set(cell.metadata) - {"tags"}:
-            complaints.append(f"cell {number} has metadata beside its tags: {sorted(cell.metadata)}")
+        if cell.metadata != (wanted := cell_metadata(cell)):
+            complaints.append(f"cell {number} has metadata beside its tags: {cell.metadata}, expected {wanted}")
         complaints += [f"cell {number} has an unknown tag {tag}" for tag in sorted(set(tags(cell)) - TAGS)]
     return complaints
 
@@ -408,6 +432,31 @@ def pyplot(notebook, path):
     return [complaint for cell in code_cells(notebook) for complaint in pyplot_complaints(python(cell))]
 
 
+def panels(cell):
+    """The calls of `explore` and `play` in a cell."""
+    calls = [node for node in ast.walk(ast.parse(python(cell))) if isinstance(node, ast.Call)]
+    return [call for call in calls if isinstance(call.func, ast.Name) and call.func.id in ("explore", "play")]
+
+
+def slider_help(notebook, path):
+    """Sliders of panels have a word of help, but for those whose name says it all."""
+    return [
+        f"the slider {control.arg} of a panel has no tooltip"
+        for cell in code_cells(notebook) for panel in panels(cell) for control in panel.keywords
+        if isinstance(control.value, ast.Call) and ast.unparse(control.value.func).endswith("Slider")
+        and control.arg not in SELF_EXPLAINING and not any(one.arg == "tooltip" for one in control.value.keywords)
+    ]
+
+
+def pictured_panels(notebook, path):
+    """A panel's cell stores its picture, for readers without a kernel."""
+    return [
+        f"cell {number} shows a panel and stores no picture of it: make notebooks"
+        for number, cell in enumerate(notebook.cells, 1) if cell.cell_type == "code" and panels(cell)
+        and not any(IMAGE_TYPES & set(output.get("data", {})) for output in cell.outputs)
+    ]
+
+
 def machine_paths(notebook, path):
     return [
         f"cell {number} names a path of some machine: {found[0]}…"
@@ -448,6 +497,86 @@ def solutions(notebook, path):
     return complaints
 
 
+# --- the anatomy of the second edition
+
+
+def main_line(notebook, path):
+    """One story of 35 to 45 cells, then what may be skipped, in at most twelve; 75 cells in all."""
+    places = {heading: index for index, heading in headings(notebook.cells)}
+    end = places.get("For the curious")
+    if end is None:
+        return ["no section ## For the curious"]
+    complaints, (least, most) = [], MAIN_LINE
+    if not least <= end <= most:
+        complaints.append(f"the main line has {end} cells; {least} to {most} are asked for")
+    first = [heading for heading, index in places.items() if index < end]
+    if len(first) > MAIN_HEADINGS:
+        complaints.append(f"the main line has {len(first)} second-level headings; the limit is {MAIN_HEADINGS}")
+    curious = places.get("Exercises", len(notebook.cells)) - end
+    if curious > CURIOUS:
+        complaints.append(f"{curious} cells are for the curious; the limit is {CURIOUS}")
+    if len(notebook.cells) > ALL_CELLS:
+        complaints.append(f"{len(notebook.cells)} cells; the limit is {ALL_CELLS}")
+    return complaints
+
+
+def last_sections(notebook, path):
+    """What comes after the story, in the same order everywhere; the five questions with folded answers."""
+    found = [heading for _, heading in headings(notebook.cells)]
+    complaints = []
+    if found[-len(LAST_SECTIONS):] != list(LAST_SECTIONS):
+        complaints.append(f"the last sections are {found[-len(LAST_SECTIONS):]}, not {list(LAST_SECTIONS)}")
+    for index, heading in headings(notebook.cells):
+        if heading == "Five questions" and (answers := notebook.cells[index].source.count("<details")) != 5:
+            complaints.append(f"{answers} of five questions have a folded answer")
+    return complaints
+
+
+def visible_results(notebook, path):
+    """A cell shows something, unless it defines, imports, or opens a panel."""
+    def silent(cell):
+        body = ast.parse(python(cell)).body
+        defines = all(isinstance(node, ast.FunctionDef | ast.Import | ast.ImportFrom) for node in body)
+        panel = any(isinstance(node, ast.Name) and node.id in ("explore", "play") for node in ast.walk(ast.parse(
+            python(cell))))
+        return not (cell.outputs or defines or panel)
+
+    return [f"cell {number} shows nothing" for number, cell in enumerate(notebook.cells, 1)
+            if cell.cell_type == "code" and silent(cell)]
+
+
+def large_tiles(notebook, path):
+    """No picture in a figure is narrower than 150 pixels."""
+    calls = [node for cell in code_cells(notebook) for node in ast.walk(ast.parse(python(cell)))
+             if isinstance(node, ast.Call)]
+    widths = [word.value.value for call in calls for word in call.keywords
+              if word.arg == "width" and isinstance(word.value, ast.Constant)
+              and isinstance(call.func, ast.Name) and call.func.id in ("show", "image_grid")]
+    return [f"pictures {width} pixels wide; the least is {TILE}" for width in widths if width < TILE]
+
+
+def short_methods(notebook, path):
+    """A method reads like its equation: 15 lines of code at most, its docstring not counted."""
+    complaints = []
+    for cell in code_cells(notebook, "method"):
+        for node in ast.parse(python(cell)).body:
+            lines = len({number for part in node.body[1:] for number in range(part.lineno, part.end_lineno + 1)})
+            if lines > METHOD_LINES:
+                complaints.append(f"{node.name} has {lines} lines of code; the limit is {METHOD_LINES}")
+    return complaints
+
+
+def folded_predictions(notebook, path):
+    """Who is asked to predict does not see the answer: it is folded, as output or in <details>."""
+    complaints = []
+    for number, cell in enumerate(notebook.cells, 1):
+        if cell.cell_type == "markdown" and re.search(r"\*\*Predict|before you run", cell.source):
+            following = [c for c in notebook.cells[number:number + 2] if c.cell_type == "code"]
+            if not only(following, "hide-output") and "<details" not in cell.source:
+                complaints.append(f"cell {number} asks for a prediction, and the answer stands open below")
+    return complaints
+
+
 def repeated_techniques(folder=ROOT / "notebooks"):
     """Names that the method cells of the course define twice."""
     defined = [name for cells in technique_cells(folder).values() for name in functions(only(cells, "method"))]
@@ -457,7 +586,8 @@ def repeated_techniques(folder=ROOT / "notebooks"):
 COMMON_RULES = (
     storable_outputs, outputs_of_these_sources, execution_counts, reduced_metadata, size_on_disk, links, title,
     navigation, cell_length, imports_cell, only_functions, technique_order, resolved_names, colour_maps, pyplot,
-    machine_paths,
+    machine_paths, slider_help, pictured_panels,
 )
 LESSON_RULES = (*COMMON_RULES, answer_picture, prose_between_code, setup_lines, exercises)
+ANATOMY_RULES = (main_line, last_sections, visible_results, large_tiles, short_methods, folded_predictions)
 SOLUTION_RULES = (*COMMON_RULES, solutions)
