@@ -50,9 +50,12 @@ def bare_passes(model, x, target):
     cam = functools.partial(bare.gradient_of_layer, model, x, target, layer)
     return {
         "vanilla_gradient": once, "guided_backprop": once, "deconvnet": once, "grad_times_image": once,
-        "smooth_grad": fifty, "integrated_gradients": fifty, "grad_cam": cam,
+        "smooth_grad": fifty, "integrated_gradients": fifty, "grad_cam": cam, "layer_cam": cam, "hires_cam": cam,
         "guided_grad_cam": lambda: (once(), cam()),
         "score_cam": functools.partial(bare.forward, model, x, pictures=channels + 2),
+        # Its class is given: one pass for the whole picture, one for each of 13 × 13 patches; one for each mask.
+        "occlusion": functools.partial(bare.forward, model, x, pictures=170),
+        "rise": functools.partial(bare.forward, model, x, pictures=400),
         "fast_gradient_sign": once, "projected_gradient": lambda: [once() for _ in range(10)],
     }
 

@@ -83,6 +83,12 @@ def grad_cam(model, x, target, batch_size=None):
     return captum.attr.LayerGradCam(model, layer).attribute(x, target=target).relu()
 
 
+def hires_cam(model, x, target, batch_size=None):
+    layer = model.get_submodule(last_spatial_layer(model))
+    products = captum.attr.LayerGradientXActivation(model, layer).attribute(x, target=target)
+    return products.sum(dim=1, keepdim=True).relu()
+
+
 def guided_grad_cam(model, x, target, batch_size=None):
     layer = model.get_submodule(last_spatial_layer(model))
     with warnings.catch_warnings():
@@ -114,6 +120,6 @@ CALLS = {
     function.__name__: function
     for function in (
         vanilla_gradient, guided_backprop, deconvnet, smooth_grad, integrated_gradients, grad_times_image, grad_cam,
-        guided_grad_cam, fast_gradient_sign, projected_gradient,
+        hires_cam, guided_grad_cam, fast_gradient_sign, projected_gradient,
     )
 }

@@ -10,6 +10,7 @@ from toys import Toy, network, raising, state_of, toy_pictures
 
 from course_utils import last_spatial_layer, preprocess, sample_image, techniques
 from course_utils.hooks import layer_names
+from course_utils.measures import cosine
 from course_utils.models import BUNDLED
 
 # Every technique that explains a network's answer, as `call(f, model, x, target)`. Where it takes many passes, a few.
@@ -22,14 +23,21 @@ CALLS = {
     "grad_times_image": lambda f, model, x, target: f(model, x, target),
     "grad_cam": lambda f, model, x, target: f(model, x, target),
     "guided_grad_cam": lambda f, model, x, target: f(model, x, target),
+    "layer_cam": lambda f, model, x, target: f(model, x, target),
+    # Without the outer ReLU, because no cell may speak for the class.
+    "hires_cam": lambda f, model, x, target: f(model, x, target, relu=False),
     # By probability, because no map is then zero: an increase may be negative for every channel.
     "score_cam": lambda f, model, x, target: f(model, x, target, weights="probability", channels=3, batch_size=2),
     "layer_activation_gradient": lambda f, model, x, target: f(model, x, last_spatial_layer(model, x), 2),
+    "occlusion": lambda f, model, x, target: f(model, x, target, patch=x.shape[-1] // 3, stride=x.shape[-1] // 5),
+    "rise": lambda f, model, x, target: f(model, x, target, masks=6, cells=3, batch_size=4),
 }
-AT_A_LAYER = {"grad_cam", "score_cam"}                                                   # maps of a layer's resolution
+# Of maps that have one channel, the size for pictures of 8 by 11: a layer's, a grid of patches, the picture's.
+ONE_CHANNEL = {"grad_cam": (3, 5), "layer_cam": (3, 5), "hires_cam": (3, 5), "score_cam": (3, 5), "occlusion": (4, 5),
+               "rise": (8, 11)}
 WITHOUT_TARGET = {"layer_activation_gradient"}
-WITHOUT_GRADIENT = {"score_cam"}
-WITH_LAYER = {"grad_cam", "guided_grad_cam", "score_cam"}                                # take layer=
+WITHOUT_GRADIENT = {"score_cam", "occlusion", "rise"}
+WITH_LAYER = {"grad_cam", "guided_grad_cam", "layer_cam", "hires_cam", "score_cam"}      # take layer=
 NEED_RELUS = {"guided_backprop", "deconvnet", "guided_grad_cam", "layer_activation_gradient"}
 
 
@@ -60,7 +68,7 @@ def assert_same_map(found, expected, within):
 def test_the_map_has_the_promised_shape_and_is_detached(name):
     model, x = Toy(), toy_pictures(2)
     found = attribution(name, model, x, 1)
-    assert found.shape == ((2, 1, 3, 5) if name in AT_A_LAYER else (2, 3, 8, 11))
+    assert found.shape == ((2, 1, *ONE_CHANNEL[name]) if name in ONE_CHANNEL else (2, 3, 8, 11))
     assert not found.requires_grad and not found.is_inference()
     assert found.dtype == x.dtype and found.device == x.device
     assert found.abs().amax(dim=(1, 2, 3)).min() > 0
@@ -276,6 +284,8 @@ def test_the_others_explain_a_network_without_relu_modules(name):
 @every_technique
 def test_a_dead_network_and_a_constant_picture_give_zeros_and_no_nan(name):
     model = Toy()
+    if name == "rise":      # a mean of scores: of a network that always says the same, just that
+        model.head.bias.data.zero_()
     for parameter in (model.features[3].weight, model.features[3].bias, model.head.weight):
         parameter.data.zero_()
     for x in (toy_pictures(2), torch.zeros_like(toy_pictures(2))):
@@ -365,6 +375,21 @@ def test_grad_cam_by_hand():
     torch.testing.assert_close(techniques.grad_cam(model, x, 0, layer="layer"), expected.clamp(min=0))
 
 
+def test_what_the_panel_of_grad_cam_draws(squeezenet):
+    def drawn(kind, layer=None):
+        photograph = sample_image("cat_dog")
+        return techniques.draw_grad_cam(squeezenet, photograph, 281, layer, lambda pixels, cam, signed: cam, kind)[0]
+
+    x = preprocess(sample_image("cat_dog"), squeezenet)
+    tabby, shepherd = (techniques.grad_cam(squeezenet, x, c, relu=False) for c in (281, 235))      # the strongest rival
+    assert_same_map(drawn("for and against"), tabby, 1e-6)
+    assert_same_map(drawn("for the class"), tabby.clamp(min=0), 1e-6)
+    assert_same_map(drawn("minus the strongest rival"), (tabby - shepherd).clamp(min=0), 1e-4)
+    alike = [cosine(drawn("for the class", layer), drawn("not averaged", layer))
+             for layer in ("features.12", "features.3")]
+    assert alike[0] > 0.999 and alike[1] < 0.9      # at the last layer nothing cancels in the mean
+
+
 def test_grad_cam_before_an_in_place_relu_uses_what_the_layer_gave():
     model, x = Toy(), toy_pictures()
     plain = copy.deepcopy(model)
@@ -376,14 +401,92 @@ def test_grad_cam_before_an_in_place_relu_uses_what_the_layer_gave():
     assert_same_map(techniques.grad_cam(model, x, 1, layer="features.3", relu=False), expected, 1e-12)
 
 
+CELL_BY_CELL = {      # what each map adds up, from activations and gradients (N, C, h, w)
+    "layer_cam": lambda A, g: (g.clamp(min=0) * A).sum(dim=1, keepdim=True),
+    "hires_cam": lambda A, g: (g * A).sum(dim=1, keepdim=True),
+}
+cell_by_cell = pytest.mark.parametrize("name", CELL_BY_CELL)
+
+
+@cell_by_cell
+def test_maps_cell_by_cell_by_hand(name):
+    # As for Grad-CAM above, but one weight for each cell: S = 2·3 - 1·1 of the red and 1·4 - 4·4 of the green.
+    model = nn.Sequential(nn.Identity(), nn.Flatten(), nn.Linear(6, 1, bias=False)).double()
+    model[2].weight.data = torch.tensor([[2.0, -1.0, 1.0, -4.0, 0.0, 0.0]], dtype=torch.float64)
+    x = torch.tensor([[[[3.0, 1.0]], [[4.0, -4.0]], [[9.0, 9.0]]]], dtype=torch.float64)
+    expected = {"layer_cam": [2 * 3 + 4, 0], "hires_cam": [2 * 3 + 4, -1 + 16]}[name]
+    found = getattr(techniques, name)(model, x, 0, layer="0", relu=False)
+    assert found.flatten().tolist() == expected
+    assert techniques.hires_cam(model, x, 0, layer="0", relu=False).sum() == model(x)[0, 0]
+    against = getattr(techniques, name)(model, -x, 0, layer="0")
+    assert against.flatten().tolist() == [0, 0]      # the outer ReLU
+
+
+@cell_by_cell
+@pytest.mark.parametrize("layer", ["features.0", "features.2", "features.3", "features.4"])
+def test_maps_cell_by_cell_equal_three_lines_of_autograd(name, layer):
+    # features.3 stands before an in-place ReLU; features.2 and 4 are such ReLUs; features.0 comes before one, too.
+    model, x, target = Toy(), toy_pictures(3), torch.tensor([2, 0, 1])
+    plain = copy.deepcopy(model)
+    plain.features[2].inplace = plain.features[4].inplace = False
+    number = int(layer[-1]) + 1
+    A = plain.features[:number](x).detach().requires_grad_()
+    scores = plain.head(plain.features[number:](A).mean(dim=(2, 3)))
+    g, = torch.autograd.grad(scores.gather(1, target[:, None]).sum(), A)
+    expected = CELL_BY_CELL[name](A, g).detach()
+    assert_same_map(getattr(techniques, name)(model, x, target, layer=layer, relu=False), expected, 1e-12)
+    if expected.max() > 0:
+        assert_same_map(getattr(techniques, name)(model, x, target, layer=layer), expected.clamp(min=0), 1e-12)
+
+
+@cell_by_cell
+@pytest.mark.parametrize("network_name, layer", [
+    ("squeezenet1_1", "features.4"), ("squeezenet1_1", "features.12"), ("efficientnet_lite0", "features.8"),
+])
+def test_maps_cell_by_cell_equal_autograd_on_a_photograph(name, network_name, layer):
+    model = network(network_name, "pretrained")
+    x, number = preprocess(sample_image("cat_dog"), model), int(layer.split(".")[1]) + 1
+    with torch.no_grad():
+        A = model.features[:number](x).clone().requires_grad_()
+    rest = [*model.features[number:], *([model.avgpool, nn.Flatten()] if network_name == "efficientnet_lite0" else []),
+            model.classifier, nn.Flatten()]
+    g, = torch.autograd.grad(nn.Sequential(*rest)(A.clone())[0, 281], A)
+    expected = CELL_BY_CELL[name](A, g).detach()
+    assert_same_map(getattr(techniques, name)(model, x, 281, layer=layer, relu=False), expected, 1e-3)
+
+
+@pytest.mark.parametrize("layer", ["0", "1", "3"])
+def test_without_biases_hires_cam_adds_up_to_the_score_at_every_layer(layer):
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.ReLU(inplace=True), nn.MaxPool2d(2),
+                          nn.Conv2d(4, 5, 2, bias=False), nn.Flatten(), nn.Linear(5 * 2 * 3, 3, bias=False)).double()
+    x = toy_pictures(4)
+    found = techniques.hires_cam(model, x, 1, layer=layer, relu=False)
+    torch.testing.assert_close(found.sum(dim=(1, 2, 3)), model(x)[:, 1].detach())
+    assert (techniques.layer_cam(model, x, 1, layer="1", relu=False).sum(dim=(1, 2, 3)) > model(x)[:, 1]).all()
+
+
+@pytest.mark.parametrize("relu", [True, False])
+def test_hires_cam_of_an_averaged_layer_is_grad_cam(relu):
+    model, x, target = Pooled(), toy_pictures(3, 6, 7), torch.tensor([2, 0, 1])
+    found, expected = (getattr(techniques, name)(model, x, target, layer="layer", relu=relu)
+                       for name in ("hires_cam", "grad_cam"))
+    assert_same_map(found, expected, 1e-12)
+    positive = torch.einsum("nk,nkhw->nhw", model.head.weight.detach()[target].clamp(min=0), model.activations(x))
+    assert_same_map(techniques.layer_cam(model, x, target, layer="layer"), positive[:, None] / (6 * 7), 1e-12)
+
+
 def test_at_a_layer_called_several_times_the_last_call_counts():
     model, x = network("resnet18"), half_size_picture()
-    assert_same_map(techniques.grad_cam(model, x, 3, layer="layer4.1.relu"), techniques.grad_cam(model, x, 3), 1e-6)
+    for technique in (techniques.grad_cam, techniques.layer_cam, techniques.hires_cam):
+        last = technique(model, x, 3, relu=False)
+        assert_same_map(technique(model, x, 3, layer="layer4.1.relu", relu=False), last, 1e-6)
 
 
+@pytest.mark.parametrize("technique", ["grad_cam", "layer_cam", "hires_cam"])
 @pytest.mark.parametrize("name", layer_names(Toy().features))
-def test_every_spatial_layer_of_a_network_has_a_grad_cam(name):
-    assert techniques.grad_cam(Toy(), toy_pictures(), 1, layer=f"features.{name}", relu=False).abs().max() > 0
+def test_every_spatial_layer_of_a_network_has_a_map(name, technique):
+    found = getattr(techniques, technique)(Toy(), toy_pictures(), 1, layer=f"features.{name}", relu=False)
+    assert found.abs().max() > 0
 
 
 def test_guided_backprop_and_deconvnet_follow_their_rules_by_hand():
@@ -442,16 +545,19 @@ def assert_equals_captum(name, model, x, target):
     if name == "grad_cam":
         ours = techniques.grad_cam(model, x, target, relu=False)
         theirs = captum.LayerGradCam(model, layer).attribute(x.clone(), target, relu_attributions=False)
+    elif name == "hires_cam":
+        ours = techniques.hires_cam(model, x, target, relu=False)
+        theirs = captum.LayerGradientXActivation(model, layer).attribute(x.clone(), target).sum(dim=1, keepdim=True)
     else:
         ours = techniques.vanilla_gradient(model, x, target)
         theirs = captum.Saliency(model).attribute(x.clone().requires_grad_(), target, abs=False)
     assert_same_map(ours, theirs.detach(), 1e-3)
 
 
-both = pytest.mark.parametrize("name", ["vanilla_gradient", "grad_cam"])
+every_one = pytest.mark.parametrize("name", ["vanilla_gradient", "grad_cam", "hires_cam"])
 
 
-@both
+@every_one
 @pytest.mark.parametrize("photograph, target", [("red_panda", 387), ("cat_dog", 281), ("macaw", 88)])
 @pytest.mark.parametrize("network_name", BUNDLED)
 def test_maps_of_photographs_equal_captums(name, network_name, photograph, target):
@@ -462,7 +568,7 @@ def test_maps_of_photographs_equal_captums(name, network_name, photograph, targe
 
 
 @pytest.mark.slow
-@both
+@every_one
 @pytest.mark.parametrize("network_name", ["alexnet", "vgg16", "resnet18", "googlenet"])
 def test_maps_of_other_networks_equal_captums(name, network_name):
     model, x = network(network_name), half_size_picture()

@@ -49,7 +49,8 @@ IMAGE_MAKERS = {
     "evolve_fooling_image": lambda f, model, x: f(model, evaluations=2, keep=1),
 }
 # Where features are no maps these work all the same.
-ALWAYS = {"vanilla_gradient", "smooth_grad", "integrated_gradients", "grad_times_image"} | set(IMAGE_MAKERS) - {
+ALWAYS = {"vanilla_gradient", "smooth_grad", "integrated_gradients", "grad_times_image", "occlusion", "rise"} | set(
+    IMAGE_MAKERS) - {
     "visualize_filter", "invert_representation", "deep_dream"}
 NO_MAPS = {"vit_b_32"}      # its features are tokens
 NO_RELUS = {"efficientnet_b0", "efficientnet_v2_s", "convnext_tiny", "maxvit_t", "swin_t", "swin_v2_t"} | NO_MAPS
@@ -212,7 +213,7 @@ def test_the_last_spatial_layer_lies_on_the_way_of_the_score_and_has_channels(bu
 ])
 def test_features_that_are_no_maps_are_refused_in_words(build, message):
     model = build().eval()
-    for technique in ("grad_cam", "score_cam"):
+    for technique in ("grad_cam", "layer_cam", "hires_cam", "score_cam"):
         with pytest.raises(ValueError, match=message):
             attribution(technique, model, picture(), 0)
 
