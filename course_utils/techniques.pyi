@@ -31,43 +31,24 @@ def probability_gradient(model, x, target=None):
     """
 
 
-def sobel_edges(image):
-    """How fast brightness changes across and down: `(N, 2, H, W)`, signed, without any network.
-
-    image: `(N, 3, H, W)` in [0, 1].
-    """
-
-
-def rank_correlation(a, b):
-    """Rank correlation (Spearman's) of two maps, row by row: `(N,)`, between -1 and 1.
-
-    a, b: `(N, …)` of one shape; equal values are ranked in the order in which they stand.
-    """
-
-
 def where_open(f, R):
-    """The signal R where a ReLU with the input f was open, else zero: $1[f > 0]\\,R$."""
+    """The signal R where a ReLU with the input f was open, else zero; both of one shape, like the result."""
 
 
 def backprop_rule(f, R):
-    """Pass a signal where the ReLU was open: the gradient.
-
-    f: the ReLU's input; R: the signal from above; both of one shape, like the result.
-    """
+    """The gradient: pass a signal where the ReLU was open. f: its input; R: the signal from above, of its shape."""
 
 
 def deconvnet_rule(f, R):
-    """Pass positive signals, whatever the ReLU did on the way up.
+    """Pass positive signals, whatever the ReLU did on the way up. f: its input; R: the signal, of its shape.
 
-    f: the ReLU's input; R: the signal from above; both of one shape, like the result.
-    Zeiler and Fergus 2014: $R^l = 1[R^{l+1} > 0]\\,R^{l+1}$.
+    Zeiler and Fergus 2013: $R^l = 1[R^{l+1} > 0]\\,R^{l+1}$.
     """
 
 
 def guided_rule(f, R):
-    """Pass a signal where the ReLU was open and the signal itself is positive.
+    """Pass a signal where the ReLU was open and the signal is positive. f: its input; R: the signal, of its shape.
 
-    f: the ReLU's input; R: the signal from above; both of one shape, like the result.
     Springenberg et al. 2014: $R^l = 1[f^l > 0]\\,1[R^{l+1} > 0]\\,R^{l+1}$.
     """
 
@@ -84,22 +65,23 @@ def guided_backprop(model, x, target=None):
 def deconvnet(model, x, target=None):
     """The deconvnet's signal from the class score to the picture: `(N, 3, H, W)`, signed.
 
-    Arguments and errors as for `guided_backprop`. Zeiler and Fergus 2014; its unpooling with
+    Arguments and errors as for `guided_backprop`. Zeiler and Fergus 2013; its unpooling with
     switches is what a max-pool's gradient does anyway.
     """
 
 
 def positive_saliency(gradient):
-    """What raises the score: max(0, g) divided by its maximum per row, `(N, 3, H, W)` in [0, 1].
+    """The positive part of a signal: max(0, g) divided by its maximum per row, `(N, 3, H, W)` in [0, 1].
 
-    gradient: `(N, 3, H, W)`. A row without a positive value is all zero.
+    gradient: `(N, 3, H, W)`. Of a gradient it is what raises the score. Of a guided signal it is not: there both signs
+    come from the filters of the first layer. A row without a positive value is all zero.
     """
 
 
 def negative_saliency(gradient):
-    """What lowers the score: max(0, -g) divided by its maximum per row, `(N, 3, H, W)` in [0, 1].
+    """The negative part of a signal: max(0, -g) divided by its maximum per row, `(N, 3, H, W)` in [0, 1].
 
-    gradient: `(N, 3, H, W)`. A row without a negative value is all zero.
+    gradient, and what the part means: as for `positive_saliency`. A row without a negative value is all zero.
     """
 
 
@@ -163,6 +145,13 @@ def grad_times_image(model, x, target=None, *, method=...):
     """
 
 
+def activation_and_gradient(model, x, target=None, layer=None):
+    """The activation $A$ of a layer and the gradient of the class score there: two tensors `(N, C, h, w)`.
+
+    x, target, layer and errors: as for `grad_cam`. A layer that is called several times counts with its last call.
+    """
+
+
 def grad_cam(model, x, target=None, *, layer=None, relu=True):
     """Grad-CAM of the class score at a layer: `(N, 1, h, w)`, the layer's resolution.
 
@@ -174,6 +163,14 @@ def grad_cam(model, x, target=None, *, layer=None, relu=True):
     """
 
 
+def draw_grad_cam(model, image, target, layer, drawing, kind='for the class'):
+    """Grad-CAM drawn over a photograph: the picture, and in words what the network says and the largest value.
+
+    image: a `PIL.Image`. target: a class index, or None for the top class. layer: a dotted name. drawing: called with
+    the pixels and the map. kind: "for the class", "for and against", "minus the strongest rival", "not averaged".
+    """
+
+
 def split_panels(image):
     """Masks `(1, 1, H, W)` of the two panels of a montage, the upper or left one first.
 
@@ -181,33 +178,10 @@ def split_panels(image):
     """
 
 
-def enlarge(values, size):
-    """A map `(N, C, h, w)`, enlarged bilinearly to size (height, width)."""
-
-
 def mass_share(values, region):
     """Share of a map's absolute mass in a region: `(N,)`, between 0 and 1; 0 for a map of zeros.
 
     values: `(N, C, h, w)`, enlarged to the region's size. region: mask `(1, 1, H, W)`.
-    """
-
-
-def largest_segment(mask):
-    """The largest connected piece of a mask `(H, W)`, as a mask; diagonals connect."""
-
-
-def object_box(cam, size, threshold=0.15):
-    """Box `(left, top, right, bottom)` in pixels: the largest piece above threshold × maximum.
-
-    cam: `(1, 1, h, w)`, not negative. size: (height, width) of the picture. A map of zeros: None.
-    """
-
-
-def draw_grad_cam(model, image, target, layer, drawing):
-    """Grad-CAM drawn over a photograph: the picture, and the network's prediction in words.
-
-    image: a `PIL.Image`. target: a class index, or None for the top class. layer: a dotted name.
-    drawing: called with the pixels and the map.
     """
 
 
@@ -222,7 +196,7 @@ def guided_grad_cam(model, x, target=None, *, layer=None):
 
 
 def draw_guided_grad_cam(model, image, target, layer, part, drawing):
-    """Guided Grad-CAM of a photograph, or one of its factors, drawn; and the prediction in words.
+    """Guided Grad-CAM of a photograph, or one of its factors, drawn.
 
     image: a `PIL.Image`. target: a class index, or None for the top class. layer: a dotted name.
     part: "product", "map" or "signal". drawing: called with the pixels, the values and `signed`.
@@ -618,4 +592,66 @@ def evolve_fooling_image(model, *, encoding='cppn', evaluations=1200, keep=8, se
     network is asked about, eight a step. keep: so many elites, the best of any class, are shown; the
     objective is their probability. MAP-Elites over all classes of the network, with no target.
     Raises ValueError for another encoding, or less than one evaluation or picture.
+    """
+
+
+def layer_and_gradient(model, x, target=None, layer=None):
+    """What a layer gives for x, and the gradient of the class score there: A and g, both `(N, C, h, w)`, detached.
+
+    x: preprocessed `(N, 3, H, W)`. target: class index, `(N,)` indices, or None for each row's top class. layer: a
+    module or its dotted name, None for the last spatial layer; of a layer called several times the last call counts.
+    Raises ValueError for a wrong x, target or layer, IndexError for a class that is not there.
+    """
+
+
+def layer_cam(model, x, target=None, *, layer=None, relu=True):
+    """LayerCAM of the class score at a layer: `(N, 1, h, w)`, the layer's resolution.
+
+    x, target, layer and errors: as in `layer_and_gradient`. relu: the outer one, so that nothing is negative.
+    Jiang et al. 2021: $\\mathrm{ReLU}(\\sum_k \\mathrm{ReLU}(g^k) \\odot A^k)$.
+    """
+
+
+def hires_cam(model, x, target=None, *, layer=None, relu=True):
+    """HiResCAM of the class score at a layer: `(N, 1, h, w)`, the layer's resolution.
+
+    x, target, layer and errors: as in `layer_and_gradient`. relu: keep only what speaks for the class. Without it the
+    map adds up to the score, less what biases above the layer give, in networks that are linear but for kinks.
+    Draelos and Carin 2020: $\\mathrm{ReLU}(\\sum_k g^k \\odot A^k)$.
+    """
+
+
+def patch_grid(size, patch, stride):
+    """Where patches lie: boxes (top, left, height, width), row by row, and the grid (rows, columns).
+
+    size: (H, W) of the picture. Neighbours are stride pixels apart; the last ones may hang over the edge.
+    """
+
+
+def occlusion(model, x, target=None, *, patch=32, stride=16, fill=None, batch_size=8):
+    """How far the score falls when a patch is covered, for patches all over the picture: `(N, 1, h, w)`, signed.
+
+    x: preprocessed `(N, 3, H, W)`. target: a class, one for each row, or None for each row's top class. patch, stride:
+    its side and steps in pixels; h, w: the positions, ⌈(H − patch) / stride⌉ + 1. fill: what the hole shows, as the
+    network sees it: None for zeros, the mean colour, or what broadcasts to x. Raises ValueError for options without
+    sense, a wrong x or target, IndexError for an unknown class. Zeiler, Fergus 2013.
+    """
+
+
+def random_masks(size, masks, cells, keep, seed=0, batch_size=8):
+    """Random masks for a picture of size (H, W): yields batches `(k, 1, H, W)` in [0, 1], k at most batch_size.
+
+    cells: how many a side, of which each is kept with probability `keep`. The cells are drawn on the CPU and do not
+    depend on batch_size. Petsiuk et al. 2018.
+    """
+
+
+def rise(model, x, target=None, *, masks=400, cells=7, keep=0.5, seed=0, batch_size=8):
+    """The mean score of randomly masked pictures, weighted by what they show of each pixel: `(N, 1, H, W)`.
+
+    x: preprocessed `(N, 3, H, W)`. target: a class, one for each row, or None for each row's top class. masks: how
+    many; cells: of their grid, a side; keep: the probability of each cell, above 0 and at most 1. The same masks, from
+    `seed`, serve every row and every batch_size. A pixel that no mask shows gets 0. Raises ValueError for options
+    without sense, a wrong x or target, and IndexError for a class that does not exist.
+    Petsiuk et al. 2018, divided by the sum of the masks: $\\sum_k S_c(x \\odot M_k) M_k / \\sum_k M_k$.
     """
