@@ -347,6 +347,37 @@ def _nodes(node, seen):
             waiting += [before for before, _ in node.next_functions]
 
 
+@contextlib.contextmanager
+def randomized(model, *layers, seed=0):
+    """Permute the weights and the biases of layers while the block runs; every number comes back to its place after.
+
+    layers: modules or dotted names, each with all that is inside it; none named: the whole model. Each tensor keeps its
+    values and loses their order, so activations stay of the size that they had. What a seed makes of a tensor does
+    not depend on the other layers named, so a cascade changes more and more layers in the same way. Buffers, such as
+    the statistics of a BatchNorm, are left alone. (Adebayo et al. 2018, who draw fresh weights.)
+
+    Raises ValueError for an unknown layer (naming the nearest), for layers without weights, and for networks that
+    cannot be changed, as `evaluation_mode` does.
+    """
+    check_modules(model, model.modules())
+    inside = [model.get_submodule(layer_name(model, layer)) for layer in layers] or [model]
+    chosen = {id(parameter) for module in inside for parameter in module.parameters()}
+    if not chosen:
+        raise ValueError(f"no weights to permute in {', '.join(map(str, layers)) or type(model).__name__}")
+    with lock(model):
+        tensors = {i: tensor.detach() for i, tensor in enumerate(model.parameters()) if id(tensor) in chosen}
+        before = {i: tensor.clone() for i, tensor in tensors.items()}
+        try:
+            for i, tensor in tensors.items():
+                generator = torch.Generator().manual_seed(1000 * seed + i)
+                order = torch.randperm(tensor.numel(), generator=generator, device="cpu").to(tensor.device)
+                tensor.copy_(tensor.flatten()[order].view(tensor.shape))
+            yield model
+        finally:
+            for i, tensor in tensors.items():
+                tensor.copy_(before[i])
+
+
 class Passes:
     """How many pictures went through a model, `forward` and `backward`."""
 

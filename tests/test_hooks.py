@@ -1,5 +1,6 @@
 """Hooks: what they see, what they change, and that they leave nothing behind."""
 
+import contextlib
 import copy
 import threading
 
@@ -17,7 +18,7 @@ from course_utils import (
     relu_rule,
     run_to,
 )
-from course_utils.hooks import layer_names
+from course_utils.hooks import layer_names, randomized
 from course_utils.layers import layers_of
 from course_utils.scores import class_score
 
@@ -696,3 +697,57 @@ def test_a_relu_may_be_called_by_keyword():
     with evaluation_mode(model), relu_rule(model, DECONVNET):
         model(x).sum().backward()
     assert x.grad.abs().max() > 0
+
+
+def values_of(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def changed(model, before):
+    return {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+
+
+@pytest.mark.parametrize("error", [None, *ERRORS])
+def test_randomized_permutes_the_named_layers_and_puts_every_number_back(error):
+    model, x = network("resnet18"), picture()
+    before, score = values_of(model), model(x)
+    flags = [(id(parameter), parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
+    with contextlib.suppress(type(error) if error else ()), randomized(model, "fc", model.layer4):
+        assert {name.split(".")[0] for name in changed(model, before)} == {"fc", "layer4"}
+        for name, tensor in model.state_dict().items():
+            assert torch.equal(tensor.flatten().sort().values, before[name].flatten().sort().values)
+        assert not torch.allclose(model(x), score)
+        if error:
+            raise error
+    assert not changed(model, before)
+    assert flags == [(id(parameter), parameter.requires_grad, parameter.grad) for parameter in model.parameters()]
+    assert torch.equal(model(x), score)
+
+
+def test_a_seed_permutes_a_layer_alike_whatever_else_is_named_and_however_it_lies_in_memory():
+    model = network("squeezenet1_1")
+    weights = {}
+    for layers in [("classifier",), ("features.9", "classifier"), ()]:
+        with randomized(model, *layers, seed=3):
+            weights[layers] = model.classifier[1].weight.clone()
+    with randomized(model.to(memory_format=torch.channels_last), seed=3), randomized(model, "features", seed=4):
+        weights["channels_last"] = model.classifier[1].weight.clone()
+    first = weights.pop(("classifier",))
+    assert all(torch.equal(first, weight) for weight in weights.values())
+    with randomized(model, "classifier", seed=4):
+        assert not torch.equal(first, model.classifier[1].weight)
+
+
+def test_randomized_keeps_the_gradient_mode_of_the_caller_and_refuses_in_words():
+    model = network("squeezenet1_1")
+    with randomized(model):
+        assert torch.is_grad_enabled()
+    with torch.no_grad(), randomized(model):
+        assert not torch.is_grad_enabled()
+    for layers, word in [(["features.77"], "nearest names"), (["features.1"], "no weights to permute in features.1")]:
+        with pytest.raises(ValueError, match=word), randomized(model, *layers):
+            pass
+    with torch.inference_mode():
+        model = copy.deepcopy(model)
+    with pytest.raises(ValueError, match="inference_mode"), randomized(model):
+        pass
