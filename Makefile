@@ -1,4 +1,4 @@
-# The course in one command: `make lab`. Without make (Windows), see README.md.
+# The course in one command: `make lab`. Without make (Windows): docs/running.md.
 
 PYTHON ?= python3
 PORT ?= 8888
@@ -9,13 +9,15 @@ TORCH_INDEX ?=
 # The Python that everything runs in, and the file that says it is complete.
 VENV := .venv/bin/python
 READY := .venv/ready
+SITE_READY := .venv/site-ready
+SITE := build/site
 # Tests run in several processes; how many is decided in conftest.py.
 PYTEST := $(VENV) -m pytest -n auto
 # JupyterLab refuses to start as root, which containers are, unless told to.
 ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: help lab quick lint test package-tests notebook-tests portable bench notebooks clean
+.PHONY: help lab quick lint test package-tests notebook-tests portable bench notebooks site site-test clean
 
 help:           ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -46,6 +48,13 @@ bench: $(READY) ## measure speed and memory
 notebooks: $(READY) ## run all notebooks and store their outputs and pictures (NB=06: this one and its solutions)
 	$(VENV) tools/execute_notebooks.py $(NB)
 
+site: $(SITE_READY) ## build the course as a website from the stored outputs, to be read without a kernel
+	$(VENV) -m sphinx -q -W --keep-going -c site -d $(SITE)/doctrees . $(SITE)/html
+	@echo "The site: $(SITE)/html/index.html"
+
+site-test: site ## look at every page of the website in a browser
+	$(VENV) -m pytest site
+
 clean:          ## remove what make made: the environment and caches
 	rm -rf .venv build .pytest_cache .ruff_cache *.egg-info
 	find . \( -name __pycache__ -o -name .ipynb_checkpoints \) -prune -exec rm -rf {} +
@@ -57,4 +66,8 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(if $(TORCH_INDEX),$(VENV) -m pip install --index-url $(TORCH_INDEX) torch torchvision)
 	$(VENV) -m pip install --editable '.[test]'
+	@touch $@
+
+$(SITE_READY): $(READY)
+	$(VENV) -m pip install --editable '.[test,site]'
 	@touch $@

@@ -17,9 +17,12 @@ CONDA_NAMES = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
 BINDER_NAMES = {**CONDA_NAMES, "torch": "pytorch-cpu"}
 OF_CONDA_ALONE = {"python", "pip"}
 # Where a module has another name than what is installed for it.
-DISTRIBUTIONS = {"PIL": "pillow", "IPython": "ipython", "yaml": "pyyaml"}
-# Declared because they are run: where the course is read, its kernels, plugins of pytest, and the linter.
-RUN_NOT_IMPORTED = {"jupyterlab", "ipykernel", "nbval", "pytest-xdist", "ruff"}
+DISTRIBUTIONS = {"PIL": "pillow", "IPython": "ipython", "yaml": "pyyaml", "myst_nb": "myst-nb",
+                 "axe_playwright_python": "axe-playwright-python"}
+# Declared because they are run: where the course is read, its kernels, plugins of pytest, the linter, and what makes
+# the website.
+RUN_NOT_IMPORTED = {"jupyterlab", "ipykernel", "nbval", "pytest-xdist", "ruff",
+                    "sphinx", "sphinx-book-theme", "sphinx-copybutton", "sphinx-mathjax-offline"}
 # Imported where the weights are converted, which nobody repeats in passing; the script says how to get it.
 OF_THE_CONVERSION = {"h5py"}
 
@@ -49,30 +52,34 @@ def imported(code):
 
 
 def distributions_used():
-    """(by the course, by its tests and tools): the distributions whose modules are imported there."""
+    """(by the course, its tests and tools, its website): the distributions whose modules are imported there."""
     ours = {path.stem for path in files(".py")} | {"course_utils", "benchmarks"}
-    course, proof = set(), set()
+    course, proof, site = set(), set(), set()
+    places = {ROOT / "course_utils": course, ROOT / "site": site, ROOT: proof}
     for path in files(".py"):
-        modules = course if path.is_relative_to(ROOT / "course_utils") else proof
+        modules = next(modules for place, modules in places.items() if path.is_relative_to(place))
         modules |= imported(path.read_text(encoding="utf-8"))
     for path in notebook_paths():
         for cell in code_cells(read(path)):
             course |= imported(python(cell))
     return [
         {DISTRIBUTIONS.get(name, name) for name in modules - ours - sys.stdlib_module_names - OF_THE_CONVERSION}
-        for modules in (course, proof)
+        for modules in (course, proof, site)
     ]
 
 
 def test_what_is_imported_is_declared_and_the_other_way_round():
-    course, proof = distributions_used()
+    course, proof, site = distributions_used()
     declared = {name for name, _ in pip_dependencies()}
     for_tests = {name for name, _ in pip_dependencies("test")}
+    for_site = {name for name, _ in pip_dependencies("site")}
     assert course - declared == set()
     assert proof - declared - for_tests == set()
     assert declared - course == RUN_NOT_IMPORTED & declared
     assert for_tests - proof == RUN_NOT_IMPORTED & for_tests
-    assert RUN_NOT_IMPORTED <= declared | for_tests
+    assert site - declared - for_tests - for_site == set()
+    assert for_site - site == RUN_NOT_IMPORTED & for_site
+    assert RUN_NOT_IMPORTED <= declared | for_tests | for_site
 
 
 @pytest.mark.parametrize("path, names", [(CONDA, CONDA_NAMES), (BINDER, BINDER_NAMES)], ids=["conda", "binder"])
