@@ -22,7 +22,6 @@ root_doc = "README"
 include_patterns = ["*.md", "docs/*.md", "input_images/*.md", "course_utils/weights/*.md", "benchmarks/*.md",
                     *(path.relative_to(ROOT).as_posix() for path in notebook_paths())]
 exclude_patterns = [".*", "build", "output", "**/.ipynb_checkpoints"]
-suppress_warnings = ["toc.not_included"]      # the solutions: a reader comes to them from their lesson
 
 # Notebooks and Markdown as JupyterLab and GitHub read them.
 nb_execution_mode = "off"

@@ -29,6 +29,7 @@ def setup(app):
 
 
 def add_to_page(app, name, source):
+    app.env.metadata[name]["orphan"] = True      # some, like the solutions, are reached from other pages only
     path = Path(app.env.doc2path(name))
     if path.suffix == ".ipynb":
         source[0] = as_page(source[0], path)
