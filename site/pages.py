@@ -17,6 +17,7 @@ from myst_nb.core.render import NbElementRenderer
 from notebook_rules import ROOT, code_cells, is_solution, lesson_paths, read
 
 GALLERY = "docs/gallery"
+TILE = 176      # pixels: the height of a picture in the gallery
 BINDER = "https://mybinder.org"
 
 
@@ -133,7 +134,7 @@ def tile(path, kind, data, alt):
     width, height = imagesize.get(BytesIO(data))
     file = hashlib.sha256(data).hexdigest() + mimetypes.guess_extension(kind)
     return (f'<a href="../notebooks/{path.stem}.html#{picture_name(data)}"><img src="../_images/{file}" '
-            f'width="{width}" height="{height}" loading="lazy" alt="{html.escape(alt)}"></a>')
+            f'width="{round(width * TILE / height)}" height="{TILE}" loading="lazy" alt="{html.escape(alt)}"></a>')
 
 
 def gallery():
@@ -190,4 +191,5 @@ def with_badge(readme):
     if not name:
         return readme
     start = f"{BINDER}/v2/gh/{name}/main?urlpath=lab/tree/notebooks/00_start_here.ipynb"
-    return readme.replace("\n## ", f"\n[Open the course in Binder]({start})\n\n## ", 1)
+    badge = f'<p><a class="btn btn-primary" href="{start}">Open the course in Binder</a></p>'
+    return readme.replace("\n## ", f"\n{badge}\n\n## ", 1)
