@@ -7,7 +7,8 @@ values, is left to autograd, which sends everything to where the value came from
 import contextlib
 import re
 from collections import Counter
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -30,21 +31,28 @@ _MOVING = {
 class Layer(NamedTuple):
     """What a rule sees of a layer: `layer(a, w)` gives its outputs for inputs a and weights w, without the bias.
 
-    A BatchNorm after a convolution is in its weight and bias. For an average or a sum the weight is None, the bias 0.
+    A BatchNorm after a convolution is in its weight and bias. Without a bias, bias is a zero; for an average or a sum
+    the weight is None.
     """
 
     weight: torch.Tensor | None
-    bias: Any
-    apply: Any
+    bias: torch.Tensor
+    apply: Callable
 
     def __call__(self, a, w):
         return self.apply(a, w)
 
 
 def linear_layers(model, x=None):
-    """The convolutions and linear layers of a network, name → module, in the order in which they are called for x."""
+    """The convolutions and linear layers of a network, name → module, in the order in which they are called for x.
+
+    Raises ValueError for a network without any, and as `layers_of` does for a wrong x.
+    """
     modules = {name: model.get_submodule(name) for name in layers_of(model, x).times}
-    return {name: module for name, module in modules.items() if _is_linear(module)}
+    layers = {name: module for name, module in modules.items() if _is_linear(module)}
+    if not layers:
+        raise NetworkError(f"this {type(model).__name__} calls no Conv2d and no Linear module, to which a rule belongs")
+    return layers
 
 
 def _is_linear(module):
@@ -89,13 +97,14 @@ def layer_rules(model, rules, averages):
 
 
 def _layer(module, norm=None):
-    w, b = module.weight.detach(), module.bias if module.bias is None else module.bias.detach()
+    w = module.weight.detach()
+    b = w.new_zeros(len(w)) if module.bias is None else module.bias.detach()
     if norm is not None:
         w, b = (tensor.detach() for tensor in fuse_conv_bn_weights(
             w, b, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias))
     if isinstance(module, nn.Linear):
-        return Layer(w, 0 if b is None else b, nn.functional.linear)
-    return Layer(w, 0 if b is None else b[:, None, None], lambda a, w: module._conv_forward(a, w, None))
+        return Layer(w, b, nn.functional.linear)
+    return Layer(w, b[:, None, None], lambda a, w: module._conv_forward(a, w, None))
 
 
 class _Shared(torch.autograd.Function):
@@ -150,7 +159,7 @@ class _Propagation(TorchFunctionMode):
         return function(*args, **kwargs)
 
     def shared(self, function, a):
-        return _Shared.apply(function, self.averages, Layer(None, 0, lambda a, w: function(a)), a)
+        return _Shared.apply(function, self.averages, Layer(None, a.new_zeros(()), lambda a, w: function(a)), a)
 
 
 def _are_terms(args):
