@@ -234,10 +234,11 @@ class _RuledReLU(torch.autograd.Function):
     def forward(ctx, f, rule, ceiling, inplace):
         ctx.rule, ctx.ceiling = rule, ceiling
         ctx.save_for_backward(f.clone() if inplace else f)
-        if not inplace:
-            return f.clamp(0, ceiling)
-        ctx.mark_dirty(f)
-        return f.clamp_(0, ceiling)
+        if inplace:
+            ctx.mark_dirty(f)
+        if ceiling is None:      # torch.relu is faster than a clamp
+            return f.relu_() if inplace else f.relu()
+        return f.clamp_(0, ceiling) if inplace else f.clamp(0, ceiling)
 
     @staticmethod
     def backward(ctx, R):
