@@ -1,5 +1,6 @@
 """Measure everything, print the tables, and write them to benchmarks/RESULTS.md."""
 
+import argparse
 import platform
 from pathlib import Path
 
@@ -28,6 +29,7 @@ a row were called in turns.
 
 
 def main():
+    argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__).parse_args()
     device = setup(0)
     text = INTRODUCTION
     for where in dict.fromkeys([torch.device("cpu"), device]):

@@ -12,6 +12,7 @@ from course_utils.techniques import channels_to_try
 NETWORKS = {
     "squeezenet1_1": "pretrained", "efficientnet_lite0": "pretrained", "alexnet": "random", "resnet18": "random",
 }
+OPTIONS = {"lrp": {"composite": "epsilon_plus_flat"}}      # where the defaults do not fit every network
 HEADER = (
     "technique", "ours", "bare passes", "ours / bare", "Captum, same network", "Captum, as documented",
     "our memory", "largest difference",
@@ -28,7 +29,7 @@ def rows(name, device):
     plain.load_state_dict(model.state_dict())
     plain.requires_grad_(True)
     for technique, passes in bare_passes(model, x, target).items():
-        ours = functools.partial(getattr(techniques, technique), model, x, target)
+        ours = functools.partial(getattr(techniques, technique), model, x, target, **OPTIONS.get(technique, {}))
         prepared, documented = captum_contenders(technique, model, plain, x, target)
         memory = peak_memory(ours, device)
         times = median_times({"ours": ours, "bare": passes, "prepared": prepared, "documented": documented}, device)
@@ -50,6 +51,7 @@ def bare_passes(model, x, target):
     cam = functools.partial(bare.gradient_of_layer, model, x, target, layer)
     return {
         "vanilla_gradient": once, "guided_backprop": once, "deconvnet": once, "grad_times_image": once,
+        "lrp": lambda: (bare.forward(model, x, pictures=1), once()),      # forward; forward and back by the rules
         "smooth_grad": fifty, "integrated_gradients": fifty, "grad_cam": cam, "layer_cam": cam, "hires_cam": cam,
         "guided_grad_cam": lambda: (once(), cam()),
         "score_cam": functools.partial(bare.forward, model, x, pictures=channels + 2),

@@ -234,10 +234,11 @@ class _RuledReLU(torch.autograd.Function):
     def forward(ctx, f, rule, ceiling, inplace):
         ctx.rule, ctx.ceiling = rule, ceiling
         ctx.save_for_backward(f.clone() if inplace else f)
-        if not inplace:
-            return f.clamp(0, ceiling)
-        ctx.mark_dirty(f)
-        return f.clamp_(0, ceiling)
+        if inplace:
+            ctx.mark_dirty(f)
+        if ceiling is None:      # torch.relu is faster than a clamp
+            return f.relu_() if inplace else f.relu()
+        return f.clamp_(0, ceiling) if inplace else f.clamp(0, ceiling)
 
     @staticmethod
     def backward(ctx, R):
@@ -248,7 +249,7 @@ class _RuledReLU(torch.autograd.Function):
 
 # ReLUs by the name of the function (a name that ends in "_" works in place): from its arguments its input, its ceiling
 # and whether it works in place, or None for a call that is no ReLU.
-_RELUS = {
+RELUS = {
     "relu": lambda input, inplace=False: (input, None, inplace),
     "relu6": lambda input, inplace=False: (input, 6, inplace),
     "hardtanh": lambda input, min_val=-1.0, max_val=1.0, inplace=False: min_val == 0 and (input, max_val, inplace),
@@ -269,10 +270,14 @@ class _Ruled(TorchFunctionMode):
         super().__init__()
         self.rule, self.others = rule, Counter()
 
+    def __enter__(self):
+        self.others = Counter()      # of one forward pass
+        return super().__enter__()
+
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs, name = kwargs or {}, getattr(function, "__name__", "")
         kind = name.strip("_")
-        call = _RELUS[kind](*args, **kwargs) if kind in _RELUS else None
+        call = RELUS[kind](*args, **kwargs) if kind in RELUS else None
         if call and call[0].requires_grad and torch.is_grad_enabled():
             f, ceiling, inplace = call
             return _RuledReLU.apply(f, self.rule, ceiling, inplace or name.endswith("_"))
@@ -295,15 +300,25 @@ def relu_rule(model, rule):
     compiled code).
     """
     check_modules(model, model.modules())
-    mode, own = _Ruled(rule), model.__dict__.get("forward")
+    with forward_under(model, _Ruled(rule), _check_graph):
+        yield model
+
+
+@contextlib.contextmanager
+def forward_under(model, mode, check):
+    """While the block runs, a model's forward passes run under a TorchFunctionMode, of nested blocks the inner one's.
+
+    check(name of the model's class, nodes of the output's graph, mode) may refuse what a pass has made.
+    """
+    own = model.__dict__.get("forward")
     forward = getattr(model.forward, "without_rule", model.forward)
 
     def ruled(*args, **kwargs):
-        entered, mode.others = {x.grad_fn for x in args if isinstance(x, torch.Tensor)}, Counter()
+        entered = {x.grad_fn for x in args if isinstance(x, torch.Tensor)}
         with mode:
             output = forward(*args, **kwargs)
         if isinstance(output, torch.Tensor) and output.requires_grad:
-            _check_graph(type(model).__name__, _nodes(output.grad_fn, entered), mode.others)
+            check(type(model).__name__, nodes(output.grad_fn, entered), mode)
         return output
 
     ruled.without_rule = forward
@@ -317,11 +332,11 @@ def relu_rule(model, rule):
                 model.forward = own
 
 
-def _check_graph(name, nodes, others):
+def _check_graph(name, nodes, mode):
     kinds = Counter(node.name() for node in nodes if node.name() != "HardtanhBackward0" or node._saved_min_val == 0)
     ruled = kinds["_RuledReLUBackward"]
     missed = kinds["ReluBackward0"] + kinds["ThresholdBackward0"] + kinds["HardtanhBackward0"]
-    met = ", ".join(f"{count} {activation}" for activation, count in others.items())
+    met = ", ".join(f"{count} {activation}" for activation, count in mode.others.items())
     if missed:
         raise NetworkError(f"{missed} of the {ruled + missed} ReLUs of this {name} cannot be reached, because scripted "
                            "or compiled code calls them: give the network that it was made of")
@@ -331,12 +346,12 @@ def _check_graph(name, nodes, others):
             "Guided backprop and the deconvnet change the backward rule of ReLUs and are not defined here. Choose a "
             "network with ReLUs, such as squeezenet1_1, vgg16 or resnet18, not scripted and not compiled"
         )
-    if others:
+    if mode.others:
         warnings.warn(f"{ruled} ReLUs of this {name} obey the rule; {met} on the way keep their own derivative",
                       stacklevel=2)
 
 
-def _nodes(node, seen):
+def nodes(node, seen):
     """Every node of an autograd graph down to those that were seen before."""
     waiting = [node]
     while waiting:

@@ -621,6 +621,78 @@ def hires_cam(model, x, target=None, *, layer=None, relu=True):
     """
 
 
+def share_out(layer, R, *parts, bias=0):
+    """Relevance R of a layer's outputs, handed to its inputs in proportion to what they contributed; of their shape.
+
+    layer: layer(a, w) gives outputs for inputs a and weights w, without a bias. parts: pairs (a, w) of tensors; input i
+    contributes c_ij, the sum of a_i w_ij over the pairs. bias: what output j has besides; its share is lost.
+    $R_i = \\sum_j \\frac{c_{ij}}{z_j} R_j,\\; z_j = \\sum_i c_{ij} + b_j$; 1e-6 is added to the absolute value of z_j.
+    """
+
+
+def epsilon_rule(layer, a, R):
+    """In proportion to $a_i w_{ij}$; biases keep their share. Returns the relevance of the inputs a, of their shape.
+
+    layer: with its weight and bias; R: the relevance of its outputs. Bach et al. 2015.
+    """
+
+
+def agreeing(a, w):
+    """The pairs of inputs and weights whose products are the positive part of $a_i w_{ij}$: those of equal signs."""
+
+
+def z_plus_rule(layer, a, R, biases=False):
+    """In proportion to $(a_i w_{ij})^+$. Arguments and result as for `epsilon_rule`.
+
+    biases: positive ones keep their share; without them, nothing is lost. Montavon et al. 2017; Bach et al. 2015 with
+    α = 1, β = 0.
+    """
+
+
+def box_rule(layer, a, R, low, high):
+    """zᴮ: in proportion to $a_i w_{ij} - l_i w_{ij}^+ - h_i w_{ij}^-$, for pixels between low and high.
+
+    low, high: tensors that fit a. Else as for `epsilon_rule`. Montavon et al. 2017.
+    """
+
+
+def returning_rule(layer, a, R):
+    """The ε-rule that hands the biases' share back, in proportion to $|a_i w_{ij}|$. Arguments as for `epsilon_rule`.
+
+    Raises ValueError for inputs of both signs, with which its denominators may vanish.
+    """
+
+
+def gamma_rule(layer, a, R, gamma=0.25):
+    """γ: in proportion to $a_i w_{ij} + γ (a_i w_{ij})^±$, with the sign of their sum. As `epsilon_rule`.
+
+    Montavon et al. 2019; for inputs of both signs Andéol et al. 2021.
+    """
+
+
+def alpha_beta_rule(layer, a, R, alpha=2):
+    """αβ: α for positive contributions, β = α - 1 against negative ones. As `epsilon_rule`. Bach et al. 2015."""
+
+
+def flat_rule(layer, a, R):
+    """The same for every input. Arguments and result as for `epsilon_rule`. Lapuschkin et al. 2019."""
+
+
+def lrp_rules(model, x, composite='mixed'):
+    """A composite of `lrp` as a table: layer → rule, in the order in which x goes through the layers."""
+
+
+def lrp(model, x, target=None, *, composite='mixed'):
+    """Layer-wise relevance propagation: `(N, 3, H, W)`, signed; adds up to the score as far as its rules conserve.
+
+    x: preprocessed `(N, 3, H, W)`. target: class index, `(N,)` indices, or None for each row's top class. composite:
+    "mixed" (ε with the biases' share returned in the upper half of the layers, z⁺ below, zᴮ first), "epsilon", "gamma",
+    "alpha_beta", "epsilon_plus_flat", or a table layer → rule. BatchNorm is folded into the convolution before it.
+    Raises ValueError for a wrong x, target or composite and for a network in which something has no rule, IndexError
+    for a class that does not exist. Bach et al. 2015.
+    """
+
+
 def patch_grid(size, patch, stride):
     """Where patches lie: boxes (top, left, height, width), row by row, and the grid (rows, columns).
 
