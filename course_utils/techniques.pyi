@@ -86,9 +86,10 @@ def negative_saliency(gradient):
 
 
 def noise_batches(shape, n, seed=0, batch_size=8):
-    """n pictures of standard normal noise: yields batches `(k, *shape)`, k at most batch_size.
+    """n pictures of standard normal noise, in batches `(k, *shape)` with k at most batch_size.
 
-    They are drawn on the CPU and do not depend on batch_size. Each batch overwrites the one before.
+    They are drawn on the CPU, one after the other, so that they do not depend on batch_size.
+    Raises ValueError for n or batch_size below 1.
     """
 
 
@@ -101,10 +102,6 @@ def smooth_grad(model, x, target=None, *, method=..., noise=0.15, n=50, statisti
     "variance" (with 1/n). The same noise, from `seed`, serves every row and every batch_size.
     Raises ValueError for n or batch_size below 1, noise below 0 or another statistic; else as `method`.
     """
-
-
-def statistics():
-    """The statistics of `smooth_grad` by name: functions of the mean and of the mean square."""
 
 
 def straight_way(start, x, t):
