@@ -724,3 +724,27 @@ def rise(model, x, target=None, *, masks=400, cells=7, keep=0.5, seed=0, batch_s
     without sense, a wrong x or target, and IndexError for a class that does not exist.
     Petsiuk et al. 2018, divided by the sum of the masks: $\\sum_k S_c(x \\odot M_k) M_k / \\sum_k M_k$.
     """
+
+
+def cascade(model, x, explain, parts, target=None, *, measure=..., alone=False, seed=0):
+    """How alike a map stays to the trained network's while parts are shuffled one after another: `(parts, N, …)`.
+
+    x: preprocessed `(N, 3, H, W)`. explain: a function of (model, x, classes) that gives a map for each row. parts:
+    sequences of layers, each a module or its dotted name; part k is shuffled together with all parts before it, or
+    alone. target: a class, one for each row, or None for the trained network's top class. measure: a function of the
+    two maps that gives `(N, …)`. seed: of `randomized`. Raises ValueError for an unknown layer or a wrong x or target,
+    IndexError for an unknown class. Adebayo et al. 2018, who draw fresh weights.
+    """
+
+
+def local_mean(values, sigma=1.5):
+    """The mean around each pixel, by a Gaussian window of 11 pixels: `(N, 1, H, W)` to `(N, 1, H − 10, W − 10)`."""
+
+
+def ssim(a, b):
+    """Structural similarity of pictures: `(N,)`, 1 where they are equal, mean over all windows.
+
+    a, b: `(N, 1, H, W)` in [0, 1], at least 11 by 11. Wang et al. 2004:
+    $\\frac{(2 m_a m_b + c_1)(2 s_{ab} + c_2)}{(m_a^2 + m_b^2 + c_1)(s_a^2 + s_b^2 + c_2)}$, m the means, s the
+    (co)variances in a window, $c_1 = 0.01^2$, $c_2 = 0.03^2$.
+    """
