@@ -53,8 +53,8 @@ def test_solution(path, rule):
     assert rule(rules.read(path), path) == []
 
 
-def test_no_answer_picture_is_left_over():
-    made = {file for path in LESSONS for file in rules.answer_pictures(rules.read(path), path)}
+def test_no_picture_is_left_over():
+    made = {file for path in LESSONS for file in rules.filed_pictures(rules.read(path), path)}
     assert set((rules.ROOT / "notebooks" / "pictures").glob("*")) == made
 
 
@@ -128,6 +128,10 @@ def code(source, *tags):
 def picture(pixels=PIXELS, alt="a cat", kind="image/png"):
     data = {kind: base64.b64encode(pixels).decode()}
     return new_output("display_data", data=data, metadata={kind: {"alt": alt}})
+
+
+def shown(source, *tags):
+    return new_code_cell(source, metadata={"tags": list(tags)}, outputs=[picture()])
 
 
 def lesson(path, neighbour):
@@ -248,6 +252,8 @@ BAD_LESSONS = [
     (lambda notebook: notebook.cells[-1].update(outputs=[picture(b"x")]), "is another picture"),
     (lambda notebook: notebook.cells[-1].update(outputs=[]), "0 pictures come from"),
     (replace(0, "pictures/02_second.png", "../README.md"), "does not show pictures/02_second.png"),
+    (add(shown("show(table)", "page")), "pictures/02_second_page.png is another picture"),
+    (add(shown("show(table)", "page")), "no link to pictures/02_second_page.png"),
     (lambda notebook: notebook.metadata.update(widgets={}), "widget state"),
     (lambda notebook: notebook.metadata.update(authors=["Ada"]), "metadata other than"),
     (lambda notebook: notebook.metadata.kernelspec.update(name="conda"), "metadata other than"),
@@ -303,10 +309,6 @@ def test_a_bad_lesson_is_noticed(course, change, expected):
 
 def text(*lines):
     return new_markdown_cell("\n\n".join(lines))
-
-
-def shown(source, *tags):
-    return new_code_cell(source, metadata={"tags": list(tags)}, outputs=[picture()])
 
 
 def anatomical():

@@ -22,8 +22,8 @@ from notebook_rules import (
     KERNEL,
     ROOT,
     WIDGET_VIEW,
-    answer_pictures,
     cell_metadata,
+    filed_pictures,
     is_solution,
     notebook_paths,
     output_complaints,
@@ -65,7 +65,7 @@ def execute(path):
     nbformat.write(notebook, partial)
     os.replace(partial, path)
     if not is_solution(path):
-        for file, data in answer_pictures(notebook, path).items():
+        for file, data in filed_pictures(notebook, path).items():
             file.parent.mkdir(exist_ok=True)
             file.write_bytes(data)
     return seconds, memory[-1]

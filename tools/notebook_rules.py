@@ -27,8 +27,10 @@ IMAGE_SUFFIXES = {"image/png": "png", "image/jpeg": "jpg", "image/gif": "gif"}
 IMAGE_TYPES = set(IMAGE_SUFFIXES)
 TEXT_TYPES = {"text/plain", "text/markdown", "text/latex"}
 
-TAGS = {"imports", "method", "exercise", "checker", "solution", "mistake", "answer-picture", "hide-output",
+TAGS = {"imports", "method", "exercise", "checker", "solution", "mistake", "answer-picture", "page", "hide-output",
         "nbval-check-output"}
+# Tags of cells whose picture is a file, too, in the folder pictures: by tag, what is added to the lesson's name.
+FILED = {"answer-picture": "", "page": "_page"}
 # What JupyterLab folds, by tag.
 FOLDED = {"hide-output": {"outputs_hidden": True}, "checker": {"source_hidden": True}}
 COLOUR_MAPS_TO_AVOID = {
@@ -219,20 +221,32 @@ def execution_counts(notebook, path):
 
 def answer_picture(notebook, path):
     """The file at the top of a lesson is the output of its cell tagged answer-picture."""
-    pictures = answer_pictures(notebook, path)
+    pictures = filed_pictures(notebook, path, "answer-picture")
     if len(pictures) != 1:
         return [f"{len(pictures)} pictures come from cells tagged answer-picture; there must be one"]
-    (file, data), = pictures.items()
-    complaints = [] if file.is_file() and file.read_bytes() == data else [f"pictures/{file.name} is another picture"]
+    (file,) = pictures
     linked = f"pictures/{file.name}" in link_targets(notebook.cells[0].source)
-    return complaints + ([] if linked else [f"the first cell does not show pictures/{file.name}"])
+    return _other_files(pictures) + ([] if linked else [f"the first cell does not show pictures/{file.name}"])
 
 
-def answer_pictures(notebook, path):
-    """File -> bytes of what cells tagged answer-picture show."""
+def page(notebook, path):
+    """A page to print is the output of the cell tagged page, and the lesson links its file."""
+    pictures = filed_pictures(notebook, path, "page")
+    linked = link_targets(prose(notebook.cells))
+    return _other_files(pictures) + [
+        f"no link to pictures/{file.name}" for file in pictures if f"pictures/{file.name}" not in linked]
+
+
+def _other_files(pictures):
+    return [f"pictures/{file.name} is another picture" for file, data in pictures.items()
+            if not file.is_file() or file.read_bytes() != data]
+
+
+def filed_pictures(notebook, path, *wanted):
+    """File -> bytes of what cells with these tags show, of all in FILED unless named."""
     return {
-        path.parent / "pictures" / f"{path.stem}.{IMAGE_SUFFIXES[kind]}": base64.b64decode(data)
-        for cell in code_cells(notebook, "answer-picture") for output in cell.outputs
+        path.parent / "pictures" / f"{path.stem}{FILED[tag]}.{IMAGE_SUFFIXES[kind]}": base64.b64decode(data)
+        for tag in wanted or FILED for cell in code_cells(notebook, tag) for output in cell.outputs
         for kind, data in output.get("data", {}).items() if kind in IMAGE_SUFFIXES
     }
 
@@ -588,6 +602,6 @@ COMMON_RULES = (
     navigation, cell_length, imports_cell, only_functions, technique_order, resolved_names, colour_maps, pyplot,
     machine_paths, slider_help, pictured_panels,
 )
-LESSON_RULES = (*COMMON_RULES, answer_picture, prose_between_code, setup_lines, exercises)
+LESSON_RULES = (*COMMON_RULES, answer_picture, page, prose_between_code, setup_lines, exercises)
 ANATOMY_RULES = (main_line, last_sections, visible_results, large_tiles, short_methods, folded_predictions)
 SOLUTION_RULES = (*COMMON_RULES, solutions)
