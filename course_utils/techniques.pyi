@@ -748,3 +748,52 @@ def ssim(a, b):
     $\\frac{(2 m_a m_b + c_1)(2 s_{ab} + c_2)}{(m_a^2 + m_b^2 + c_1)(s_a^2 + s_b^2 + c_2)}$, m the means, s the
     (co)variances in a window, $c_1 = 0.01^2$, $c_2 = 0.03^2$.
     """
+
+
+def blurred(values, sigma):
+    """Pictures or maps `(N, C, H, W)` under a Gaussian of so many pixels, cut off at 3 σ and at the picture's size."""
+
+
+def empty_picture(model, x, fill='blur'):
+    """What stands in for the pixels of x that are not there: `(N, 3, H, W)`, as the network sees it.
+
+    fill: "blur" (x under a Gaussian of 16 pixels), "mean" (zeros, the mean colour) or "black".
+    Raises ValueError for another name.
+    """
+
+
+def class_probability(model, x, classes):
+    """The probability of one class for all pictures, or of one for each: `(N,)`, detached."""
+
+
+def removal_ranks(x, values, seed=0):
+    """The place of each pixel in the order of a map, 0 for the largest value: integers `(N, 1, H, W)`.
+
+    x: pictures `(N, 3, H, W)`. values: maps `(N, 1, h, w)`, signed, enlarged bilinearly. Equal values come in an order
+    drawn from the seed, the same for every row. Raises ValueError for other maps, or for values that are not finite.
+    """
+
+
+def exchange_curve(model, before, after, ranks, classes, steps, batch_size=8):
+    """Probabilities of a class while pixels of one picture become those of another, in the order of their ranks.
+
+    before, after: `(N, 3, H, W)`. ranks: `(N, 1, H, W)`. After step k round(k · HW / steps) pixels are exchanged.
+    Returns `(N, steps + 1)`.
+    """
+
+
+def deletion_curve(model, x, values, target=None, *, steps=28, fill='blur', seed=0):
+    """Probabilities of a class while pixels are taken away, the largest value of a map first: `(N, steps + 1)`.
+
+    x: preprocessed `(N, 3, H, W)`. values: maps `(N, 1, h, w)`, signed, enlarged bilinearly. target: a class, one for
+    each row, or None for each row's top class. At step k, round(k · HW / steps) pixels show the filling: "blur" (x
+    under a Gaussian of 16 pixels), "mean" (the mean colour) or "black"; step 0 is x. seed: draws equal values' order.
+    Raises ValueError for a wrong x, values, target or option, IndexError for an unknown class. Petsiuk et al. 2018.
+    """
+
+
+def insertion_curve(model, x, values, target=None, *, steps=28, fill='blur', seed=0):
+    """Probabilities of a class while pixels are put into an empty picture, the largest value first: `(N, steps + 1)`.
+
+    Options and errors as in `deletion_curve`; step 0 is the filling alone, the last step is x. Petsiuk et al. 2018.
+    """
