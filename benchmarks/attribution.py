@@ -6,13 +6,15 @@ import torch
 
 from benchmarks import bare, captum_calls
 from benchmarks.measure import median_times, peak_memory
-from course_utils import last_spatial_layer, load_model, predict, preprocess, record, sample_image, techniques
+from course_utils import last_spatial_layer, load_model, predict, preprocess, record, sample_image, techniques, to_image
+from course_utils.measures import edge_map
 from course_utils.techniques import channels_to_try
 
 NETWORKS = {
     "squeezenet1_1": "pretrained", "efficientnet_lite0": "pretrained", "alexnet": "random", "resnet18": "random",
 }
 OPTIONS = {"lrp": {"composite": "epsilon_plus_flat"}}      # where the defaults do not fit every network
+MEASURES = {"deletion_curve"}      # which judge a map: here that of edges, which costs next to nothing
 HEADER = (
     "technique", "ours", "bare passes", "ours / bare", "Captum, same network", "Captum, as documented",
     "our memory", "largest difference",
@@ -28,8 +30,10 @@ def rows(name, device):
     plain = load_model(name, weights=NETWORKS[name], device=device).to(memory_format=torch.contiguous_format)
     plain.load_state_dict(model.state_dict())
     plain.requires_grad_(True)
+    edges = edge_map(to_image(x, model))
     for technique, passes in bare_passes(model, x, target).items():
-        ours = functools.partial(getattr(techniques, technique), model, x, target, **OPTIONS.get(technique, {}))
+        given, options = (edges, target) if technique in MEASURES else (target,), OPTIONS.get(technique, {})
+        ours = functools.partial(getattr(techniques, technique), model, x, *given, **options)
         prepared, documented = captum_contenders(technique, model, plain, x, target)
         memory = peak_memory(ours, device)
         times = median_times({"ours": ours, "bare": passes, "prepared": prepared, "documented": documented}, device)
@@ -58,6 +62,8 @@ def bare_passes(model, x, target):
         # Its class is given: one pass for the whole picture, one for each of 13 × 13 patches; one for each mask.
         "occlusion": functools.partial(bare.forward, model, x, pictures=170),
         "rise": functools.partial(bare.forward, model, x, pictures=400),
+        # One for each of 28 steps, and the whole picture.
+        "deletion_curve": functools.partial(bare.forward, model, x, pictures=29),
         "fast_gradient_sign": once, "projected_gradient": lambda: [once() for _ in range(10)],
     }
 
