@@ -153,6 +153,14 @@ def _in_lines(title, font, width):
     return "\n".join(lines)
 
 
+def written(text, size):
+    """A text as a `PIL.Image` of size (width, height), black on white, in lines that fit; the rest is cut off."""
+    font = ImageFont.truetype(_FONT, 13)
+    page = Image.new("RGB", size, "white")
+    ImageDraw.Draw(page).multiline_text((8, 6), _in_lines(text, font, size[0] - 16), fill="black", font=font, spacing=3)
+    return page
+
+
 def _scaled(picture, width):
     method = Image.Resampling.NEAREST if picture.width * 2 <= width else Image.Resampling.LANCZOS
     return picture.resize((width, max(1, round(picture.height * width / picture.width))), method)

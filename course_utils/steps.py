@@ -19,14 +19,14 @@ _bar_in_use = threading.Lock()      # held by the outermost loop
 
 
 class Step(NamedTuple):
-    """One step of an optimization that makes images.
+    """One step of an optimization that makes images, or of whatever else grows.
 
-    number: counted from 1. objective: `(N,)` tensor, one value per image of the batch.
+    number: counted from 1. objective: `(N,)` tensor, one value per image of the batch; None where nothing is optimized.
     image: detached float tensor `(N, 3, H, W)` in [0, 1], of the final size at every step.
     """
 
     number: int
-    objective: torch.Tensor
+    objective: torch.Tensor | None
     image: torch.Tensor
 
 

@@ -57,6 +57,16 @@ explore(crop, image=sample_image("cat"),
         position=ipywidgets.Combobox(options=["anywhere"], value="anywhere"),
         wobble=ipywidgets.FloatSlider(1, tooltip="How far it is turned"))
 """
+# The panel of notebook 21 without the cells above it.
+SHEET_NOTEBOOK = """
+import ipywidgets
+
+from course_utils import class_picker, image_picker, load_model, play
+from course_utils.techniques import own_sheet
+
+play(own_sheet, total=17, image=image_picker(), target=class_picker(), model=load_model(),
+     shuffle=ipywidgets.Checkbox(False), folder=ipywidgets.Text())
+"""
 NOTHING_RUNS = """
 import os
 import threading
@@ -76,7 +86,8 @@ def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("jupyter")
     copy = folder / "notebooks"
     shutil.copytree(ROOT / "notebooks", copy, ignore=shutil.ignore_patterns(".ipynb_checkpoints", "output"))
-    for name, sources in {"play": (PLAY_NOTEBOOK, NOTHING_RUNS), "click": (CLICK_NOTEBOOK,)}.items():
+    own = {"play": (PLAY_NOTEBOOK, NOTHING_RUNS), "click": (CLICK_NOTEBOOK,), "sheet": (SHEET_NOTEBOOK,)}
+    for name, sources in own.items():
         cells = [nbformat.v4.new_code_cell(source.strip()) for source in sources]
         nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {
             "name": "python3", "display_name": "Python 3", "language": "python"}}), copy / f"{name}.ipynb")
@@ -84,8 +95,8 @@ def server(tmp_path_factory):
         file = folder / "JUPYTERLAB_SETTINGS_DIR" / "@jupyterlab" / f"{plugin}.jupyterlab-settings"
         file.parent.mkdir(parents=True)
         file.write_text(json.dumps(settings))
-    own = ["JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_SETTINGS_DIR",
-           "JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR"]
+    places = ["JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_SETTINGS_DIR",
+              "JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR"]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -95,7 +106,7 @@ def server(tmp_path_factory):
         "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={copy}",
         "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=",
     ]
-    env = {**os.environ, **{name: str(folder / name) for name in own},
+    env = {**os.environ, **{name: str(folder / name) for name in places},
            "JUPYTER_CONFIG_PATH": str(ROOT / "tools" / "jupyter")}
     env.pop("OMP_WAIT_POLICY", None)      # that file sets it
     with open(folder / "log", "w") as log:
@@ -170,6 +181,12 @@ class Shown:
     def status(self):
         return self.panel.locator(".course-status").inner_text().replace("\N{NO-BREAK SPACE}", " ")
 
+    def upload(self, name, content):
+        """Choose a file in the dialog of the image picker."""
+        with self.page.expect_file_chooser() as chooser:
+            self.find("image", "button").click()
+        chooser.value.set_files({"name": name, "mimeType": "image/png", "buffer": content})
+
     def change(self, act):
         """Do something that changes the picture; returns the new one once it is there."""
         before = self.image.get_attribute("src")
@@ -212,11 +229,6 @@ def test_grad_cam_s_controls_show_what_the_same_call_gives_without_a_browser(ope
         shown.find("target", "input").fill(name)
         shown.find("target", "input").press("Enter")
 
-    def upload(name, content):
-        with page.expect_file_chooser() as chooser:
-            shown.find("image", "button").click()
-        chooser.value.set_files({"name": name, "mimeType": "image/png", "buffer": content})
-
     before = shown.picture()
     assert same(before, expected(cat_dog, 281, "features.12", plain))
     for act, *call in [
@@ -225,9 +237,9 @@ def test_grad_cam_s_controls_show_what_the_same_call_gives_without_a_browser(ope
         (lambda: choose("layer", "features.9"), macaw_dog, 88, "features.9", plain),
         (lambda: choose("drawing", "gray"), macaw_dog, 88, "features.9", gray),
         (lambda: shown.find("drawing", ".noUi-handle").press("ArrowLeft"), macaw_dog, 88, "features.9", sparser),
-        (lambda: upload("own.png", as_png(own)), own, 88, "features.9", sparser),
-        (lambda: upload("large.png", as_png(large)), large, 88, "features.9", sparser),      # 12 MB
-        (lambda: upload("own.png", as_png(own)), own, 88, "features.9", sparser),
+        (lambda: shown.upload("own.png", as_png(own)), own, 88, "features.9", sparser),
+        (lambda: shown.upload("large.png", as_png(large)), large, 88, "features.9", sparser),      # 12 MB
+        (lambda: shown.upload("own.png", as_png(own)), own, 88, "features.9", sparser),
         (lambda: choose("drawing", "overlay"), own, 88, "features.9", Drawing(percentile=99.5)),
     ]:
         picture = shown.change(act)
@@ -239,7 +251,7 @@ def test_grad_cam_s_controls_show_what_the_same_call_gives_without_a_browser(ope
         before = picture
 
     # What is wrong is told beneath the control that it was given to, and the picture stays.
-    upload("broken.jpg", b"not a picture")
+    shown.upload("broken.jpg", b"not a picture")
     enter("kingsnake")
     for control, said in {"image": "broken.jpg: the file is not a picture but text", "target": "king snake"}.items():
         message = shown.find(control, ".course-message")
@@ -307,6 +319,39 @@ def test_play_runs_shows_what_grows_and_stops(open_notebook):
     assert Shown(page, ".course-run").status() == "Press Run."
     print(f"Stop came {min(late):.2f} to {max(late):.2f} s later than a step takes")
     assert min(late) < 0.2, late      # the best of three: what else the machine does is not ours
+
+
+def test_a_sheet_of_an_uploaded_picture_grows_stops_and_is_exported(open_notebook, tmp_path):
+    page = open_notebook("sheet.ipynb")
+    shown = Shown(page, ".course-folder")
+    run, stop = shown.panel.locator(".course-run"), shown.panel.locator(".course-stop")
+    shown.upload("own.png", as_png(sample_image("jaguars").transpose(Image.Transpose.FLIP_LEFT_RIGHT)))
+    wait_for(lambda: shown.find("image", "select").input_value() == "own.png", PATIENCE, shown.status)
+    shown.find("folder", "input").fill(str(tmp_path / "maps"))
+    shown.find("folder", "input").press("Enter")
+
+    first = shown.change(run.click)      # the report, and room for the maps
+    step = re.compile(r"step (\d+) of 17")
+    wait_for(lambda: (found := step.search(shown.status())) and int(found[1]) >= 4, 3 * PATIENCE, shown.status)
+    stop.click()
+    wait_for(lambda: " · stopped · " in shown.status(), 3 * PATIENCE, shown.status)
+    number, partial = int(step.search(shown.status())[1]), shown.picture()
+    assert 4 <= number < 17 and partial.shape == first.shape and not same(partial, first)
+    assert run.is_enabled() and shown.panel.locator("img:visible").count() == 1      # and no curve
+    assert len(list((tmp_path / "maps").glob("*.png"))) == number - 1
+    assert "jaguar" in (tmp_path / "maps" / "report.txt").read_text()
+
+    shown.panel.locator(".course-save-png").click()
+    wait_for(lambda: shown.status().startswith("Saved "), PATIENCE, shown.status)
+    file = Path(re.match(r"Saved (.*\.png) \(", shown.status())[1])
+    try:
+        with Image.open(file) as saved:
+            recipe = json.loads(saved.text["recipe"])
+            assert same(decoded(encoded(saved)), partial)      # the screen shows a JPEG
+    finally:
+        file.unlink()
+    assert (recipe["technique"], recipe["image"], recipe["step"]) == ("own_sheet", "own.png", number)
+    assert error_outputs(page) == []
 
 
 def test_sliders_have_names_and_a_click_on_the_picture_chooses_a_position(open_notebook):

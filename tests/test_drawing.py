@@ -14,6 +14,7 @@ from PIL import Image
 from torch.nn.functional import interpolate
 
 from course_utils import heatmap, image_grid, normalize_map, overlay, show
+from course_utils.drawing import written
 
 RAMP = torch.linspace(0, 1, 200).reshape(10, 20)
 
@@ -359,3 +360,12 @@ def test_a_long_title_is_broken_into_lines_and_stays_over_its_picture():
     assert two.height > one.height
     ink = np.asarray(two.crop((0, 0, two.width, two.height - 50)).convert("L")) < 128
     assert ink[:, :120].any() and not ink[:, 120:].any()
+
+
+def test_a_written_text_keeps_to_its_page_and_its_lines():
+    page = written("one\n" + "word " * 60 + "\n" + "long" * 60, (200, 90))
+    ink = np.asarray(page.convert("L")) < 128
+    assert page.size == (200, 90) and ink.any() and ink[:, :8].sum() == 0
+    short = np.asarray(written("one", (200, 90)).convert("L")) < 128
+    assert (ink[:22] == short[:22]).all()      # the first line is a line
+    assert ink[22:].any() and not short[22:].any()

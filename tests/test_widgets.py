@@ -974,6 +974,17 @@ def test_nothing_runs_before_run_and_then_everything():
     assert not shown.run.disabled and shown.stop.disabled and not shown.saves[".png"].disabled
 
 
+def test_without_an_objective_there_is_no_curve():
+    def pictures(steps):
+        yield from (step._replace(objective=None) for step in growing(steps=steps))
+
+    shown = play(pictures, steps=3)
+    shown.run.click()
+    shown.wait(SECONDS)
+    assert shown.status.startswith("step 3 of 3 · done · ") and shown.image.value == encoded(grid(3))
+    assert shown.curve.layout.display == "none" and shown.curve.value == b""
+
+
 def test_a_picture_older_than_the_controls_is_marked():
     level = slider(10)
     shown = play(growing, level=level, steps=5)

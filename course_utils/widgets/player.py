@@ -20,7 +20,8 @@ WIDEST_FRAME = 480      # pixels
 class Play(Panel):
     """A panel that runs a generator of `Step` from a Run button, with preview, objective curve and Stop.
 
-    generator_function: called as `generator_function(**values)`, yields `Step(number, objective, image)`.
+    generator_function: called as `generator_function(**values)`, yields `Step(number, objective, image)`; with None for
+    an objective there is no curve.
     controls: as in `explore`; they are read when Run is pressed. total: how many steps there will be, for
     the progress bar: a number, or a function `total(**values)`; without it, the value of the control
     `steps`. recipe: a dict of what else belongs into the metadata of a saved picture, beside the values.
@@ -67,8 +68,9 @@ class Play(Panel):
         if film.last:
             self._film = film      # the one whose picture is on the screen
             self._show(film.picture(), film.said())
-            self.curve.value = encoded(drawn_curve(film.objectives))
-            self.curve.layout.display = None
+            if film.objectives:
+                self.curve.value = encoded(drawn_curve(film.objectives))
+            self.curve.layout.display = None if film.objectives else "none"
 
     def _write(self, path):
         self._film.save(path)
@@ -86,7 +88,8 @@ class Film:
     def add(self, step):
         """Take in a step."""
         self.last = step
-        self.objectives.append(step.objective.tolist())
+        if step.objective is not None:
+            self.objectives.append(step.objective.tolist())
         if self._is_kept(step):
             self._frames.append(_eight_bits(step.image))
             if len(self._frames) == FRAMES:      # full: every second one goes, and only half as many come
@@ -97,7 +100,8 @@ class Film:
         if not self.last:
             return f"{self._about}no step"
         of = f" of {self.total}" if self.total else ""
-        return f"{self._about}step {self.last.number}{of} · objective {np.mean(self.objectives[-1]):.4g}"
+        objective = f" · objective {np.mean(self.objectives[-1]):.4g}" if self.objectives else ""
+        return f"{self._about}step {self.last.number}{of}{objective}"
 
     def picture(self):
         """The newest picture, or all of the batch in a grid."""
