@@ -28,7 +28,7 @@ nb_execution_mode = "off"
 nb_code_prompt_show = "Show the {type}"
 nb_code_prompt_hide = "Hide the {type}"
 nb_ipywidgets_js = {}                         # stored notebooks hold no widgets, and require.js comes from elsewhere
-myst_enable_extensions = ["dollarmath", "amsmath"]
+myst_enable_extensions = ["dollarmath", "amsmath", "html_image"]      # README has an image beside its text
 myst_heading_anchors = 4
 copybutton_exclude = ".linenos, .gp, .go"
 
