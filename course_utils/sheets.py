@@ -81,6 +81,16 @@ def map_tile(pixels, values):
     return overlay(pixels, values if signed else values - values.min(), signed=signed)
 
 
+def recipe_of(model, image, classes, name, technique, shuffle):
+    """How a map was made, for the metadata of its file. classes: `(1,)`, or None where the network has no answer."""
+    return {
+        "map": name, "technique": getattr(technique, "func", technique).__name__,
+        "options": getattr(technique, "keywords", {}), "target": None if classes is None else classes.item(),
+        "picture": f"{image.width}×{image.height}", "model": getattr(model, "course_name", type(model).__name__),
+        "preprocessing": getattr(model, "course_input", "its own"), "seed of the twin": 0 if shuffle else None,
+    }
+
+
 def save_text(text, path):
     """Save a text; missing folders are made."""
     path = Path(path)

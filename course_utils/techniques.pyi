@@ -797,3 +797,103 @@ def insertion_curve(model, x, values, target=None, *, steps=28, fill='blur', see
 
     Options and errors as in `deletion_curve`; step 0 is the filling alone, the last step is x. Petsiuk et al. 2018.
     """
+
+
+def middle_blob(model, x, target=None):
+    """A Gaussian blob in the centre, `(N, 1, H, W)`: what a map looks like that has looked at nothing."""
+
+
+def coarse_occlusion(model, x, target=None):
+    """`occlusion` with patches of a fifth of the picture, half a patch apart: `(N, 1, h, w)`, signed."""
+
+
+def sheet_techniques():
+    """Name → technique: what stands on the sheet, each a function `(model, x, target)`."""
+
+
+def own_maps(model, x, target=None, *, techniques=None, shuffle=True, seed=0):
+    """Yields for each technique its name, its map, the map's twin under shuffled weights, and words.
+
+    x: one preprocessed picture `(1, 3, H, W)`. target: a class, or None for the top class. techniques: as
+    `sheet_techniques` gives them. A map that cannot be had is None, and the words say why; else they are what the
+    technique warned of. The twin is None where there is none, and with shuffle=False.
+    """
+
+
+def survived(values, twin):
+    """Spearman's rank correlation of maps with their twins, `(N,)`; colour channels are added up. 0 for a constant."""
+
+
+def say_map(values, twin, words):
+    """The range of a map, its channels added up, and how much survives in its twin; or the words: why there is none."""
+
+
+def say_output(model, x, target):
+    """How many scores there are and their range; an error in words for what is no classifier with scores."""
+
+
+def say_answer(model, x, target):
+    """The two most probable classes."""
+
+
+def say_state(model, x, target):
+    """How many modules are in training mode, and how many work in place."""
+
+
+def say_repeatable(model, x, target):
+    """Whether two passes give the same scores."""
+
+
+def say_activations(model, x, target):
+    """The activations on the way to the score, and how many the ReLU rule reaches."""
+
+
+def say_last_map(model, x, target):
+    """The last layer with positions, its grid and channels; and up to two earlier ones with finer grids."""
+
+
+def say_gradient(model, x, target):
+    """How much of the gradient is zero, and what a tiny step changes, both ways, over what the gradient promises."""
+
+
+def say_completeness(model, x, target):
+    """What integrated gradients add up to, over the rise of the score from the mean colour."""
+
+
+def say_conservation(model, x, target):
+    """What LRP adds up to, over the score."""
+
+
+def same_answers(model, x):
+    """Change → whether the top class of a picture `(1, 3, H, W)` is the same after it."""
+
+
+def smallest_step(model, x):
+    """The smallest of 1/32, 1/16, … 32 gray levels at which one step along signs changes the answer, or inf."""
+
+
+def say_survival(model, x, target):
+    """After which changes the answer is the same."""
+
+
+def say_other_answer(model, x, target):
+    """How far it is to another answer."""
+
+
+def report_lines():
+    """Label → question of the report, a function `(model, x, target)` whose answer is a sentence."""
+
+
+def report(model, x, target=None):
+    """Label → sentence: what can be asked of a network about one picture x `(1, 3, H, W)`; it never raises.
+
+    target: the class that is asked about, None for the top class.
+    """
+
+
+def own_sheet(model, image, target=None, *, shuffle=True, folder='', techniques=None):
+    """Yields `Step(number, None, sheet)`: first with the report, then after each map; the sheet is `(1, 3, H, W)`.
+
+    image: a `PIL.Image`. target: a class, or None for the top class. shuffle: a twin beside each map. folder: where to
+    save the report, and each map with its recipe; "" for nowhere. techniques: as in `own_maps`.
+    """

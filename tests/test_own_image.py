@@ -318,7 +318,8 @@ def test_export_writes_each_map_with_its_recipe_and_the_report(tmp_path, squeeze
         assert file.size == (454, 224)      # a map and its twin
     image = sample_image("coffee")
     assert recipe == {"map": "LRP, ε⁺ flat", "technique": "lrp", "options": {"composite": "epsilon_plus_flat"},
-                      "target": 967, "model": squeezenet.course_name, "picture": f"{image.width}×{image.height}"}
+                      "target": 967, "model": squeezenet.course_name, "picture": f"{image.width}×{image.height}",
+                      "preprocessing": "its own", "seed of the twin": 0}
 
 
 def test_a_stopped_sheet_keeps_what_was_made(tmp_path):
