@@ -1,12 +1,7 @@
 """The website, as `make site` left it: every page in Chromium, opened from the disk, and what stands on it."""
 
-import functools
-import os
 import re
-import shutil
-import threading
 from html.parser import HTMLParser
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urldefrag, urljoin, urlparse
 
 import pages
@@ -19,13 +14,7 @@ PAGES = sorted(path.relative_to(HTML).as_posix() for path in HTML.rglob("*.html"
 NOTEBOOKS = notebook_paths()
 LOOKED_AT_CLOSELY = ["index.html", "docs/gallery.html", "notebooks/06_grad_cam.html",
                      "notebooks/solutions/06_grad_cam.html"]
-BROWSER = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
-REQUIRED = os.environ.get("COURSE_BROWSER_TEST") == "required"
-DISK = HTML.as_uri()
 TELEPHONE, DESK = {"width": 390, "height": 844}, {"width": 1400, "height": 1000}
-
-in_browser = pytest.mark.skipif(
-    BROWSER is None and not REQUIRED, reason="no Chromium or Chrome here (COURSE_BROWSER_TEST=required insists)")
 
 
 def name_of(path):
@@ -150,59 +139,6 @@ def test_buttons_follow_the_address_of_the_repository(workflow, origin, name, mo
 # --- in a browser
 
 
-@pytest.fixture(scope="session")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    assert BROWSER, "COURSE_BROWSER_TEST=required, but there is no Chromium or Chrome"
-    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-             "--disable-sync", "--no-first-run"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=quiet)
-        yield browser
-        browser.close()
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *words):
-        pass
-
-
-@pytest.fixture(scope="session")
-def server():
-    """The address of a server of the site: from the disk, the search finds pages but cannot quote from them."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=HTML)) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-@pytest.fixture
-def visit(browser):
-    """Opens a page, from the disk or a server; at the end, nothing was complained of and no other host was asked."""
-    complaints, contexts = [], []
-
-    def open_page(name, size, colours="light", server=DISK):
-        contexts.append(browser.new_context(viewport=size, color_scheme=colours))
-        page = contexts[-1].new_page()
-        page.on("console", lambda message: message.type == "error" and complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("requestfailed", lambda request: complaints.append(f"failed: {request.url}")
-                if request.failure != "net::ERR_ABORTED" else None)      # which is what a reader does who goes on
-        page.on("request", lambda request: complaints.append(f"asks {request.url}")
-                if not request.url.startswith((server, "data:", "blob:")) else None)
-        page.goto(f"{server}/{name}")
-        page.wait_for_function("() => !window.MathJax?.startup || MathJax.startup.promise")
-        page.evaluate("() => window.MathJax?.startup?.promise")      # every formula is drawn
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert complaints == []
-
-
-@in_browser
 @pytest.mark.parametrize("name", PAGES)
 def test_page_opens_without_complaints_and_fits_a_telephone(name, visit):
     page = visit(name, TELEPHONE)
@@ -213,7 +149,6 @@ def test_page_opens_without_complaints_and_fits_a_telephone(name, visit):
     assert page.evaluate("() => [...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)") == []
 
 
-@in_browser
 @pytest.mark.parametrize("colours", ["light", "dark"])
 @pytest.mark.parametrize("name", LOOKED_AT_CLOSELY)
 def test_page_keeps_the_rules_of_accessibility(name, colours, visit):
@@ -224,13 +159,11 @@ def test_page_keeps_the_rules_of_accessibility(name, colours, visit):
     assert found.violations_count == 0, found.generate_report()
 
 
-@in_browser
 def test_search_finds_a_lesson(visit, server):
     page = visit("search.html?q=deconvnet", DESK, server=server)
     page.wait_for_selector("#search-results li a[href*='02_guided_backprop']", timeout=20_000)
 
 
-@in_browser
 def test_a_picture_of_the_gallery_leads_to_its_place_also_where_it_is_folded(visit):
     path = ROOT / "notebooks" / "06_grad_cam.ipynb"
     page = visit("docs/gallery.html", DESK)

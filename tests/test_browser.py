@@ -25,11 +25,7 @@ from course_utils.images import encoded
 from course_utils.widgets import Drawing
 
 ROOT = Path(__file__).parent.parent
-BROWSER = next(filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome"])), None)
-REQUIRED = os.environ.get("COURSE_BROWSER_TEST") == "required"
-
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(
-    BROWSER is None and not REQUIRED, reason="no Chromium or Chrome here (COURSE_BROWSER_TEST=required insists)")]
+pytestmark = pytest.mark.slow
 
 PATIENCE = 30      # seconds; what takes longer has failed
 # Every cell is drawn, not only those near the top of the window, and nothing asks for news.
@@ -81,7 +77,7 @@ for thread in threading.enumerate():
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def server(browser, tmp_path_factory):
     """The address of a JupyterLab on a copy of the notebooks, as a function of the notebook's name."""
     folder = tmp_path_factory.mktemp("jupyter")
     copy = folder / "notebooks"
@@ -118,19 +114,6 @@ def server(tmp_path_factory):
     finally:
         process.terminate()      # the kernels end with their server
         process.wait(30)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    assert BROWSER, "COURSE_BROWSER_TEST=required, but there is no Chromium or Chrome"
-    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
-             "--disable-sync", "--no-first-run"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=quiet)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
