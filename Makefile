@@ -11,6 +11,9 @@ VENV := .venv/bin/python
 READY := .venv/ready
 SITE_READY := .venv/site-ready
 SITE := build/site
+# What the demo on the website is served from, and the npm package that runs its network.
+DEMO := $(SITE)/static/demo/settings.json
+RUNTIME := build/npm/node_modules/onnxruntime-web/dist
 # Tests run in several processes; how many is decided in conftest.py.
 PYTEST := $(VENV) -m pytest -n auto
 # JupyterLab refuses to start as root, which containers are, unless told to.
@@ -48,7 +51,7 @@ bench: $(READY) ## measure speed and memory
 notebooks: $(READY) ## run all notebooks and store their outputs and pictures (NB=06: this one and its solutions)
 	$(VENV) tools/execute_notebooks.py $(NB)
 
-site: $(SITE_READY) ## build the course as a website from the stored outputs, to be read without a kernel
+site: $(SITE_READY) $(DEMO) ## build the course as a website from the stored outputs, to be read without a kernel
 	$(VENV) -m sphinx -q -W --keep-going -c site -d $(SITE)/doctrees . $(SITE)/html
 	@echo "The site: $(SITE)/html/index.html"
 
@@ -70,4 +73,13 @@ $(READY): pyproject.toml
 
 $(SITE_READY): $(READY)
 	$(VENV) -m pip install --editable '.[test,site]'
+	@touch $@
+
+$(DEMO): $(SITE_READY) $(RUNTIME) $(wildcard site/demo/* course_utils/weights/* input_images/*)
+	$(VENV) site/demo/export.py $(RUNTIME) $(@D)
+
+# With the npm of the extra `site`; pip has put it beside Python.
+$(RUNTIME): site/demo/package.json site/demo/package-lock.json | $(SITE_READY)
+	mkdir -p build/npm && cp $^ build/npm
+	cd build/npm && PATH="$(CURDIR)/.venv/bin:$$PATH" npm ci --ignore-scripts --no-audit --no-fund
 	@touch $@

