@@ -2,12 +2,14 @@
 
 import base64
 import io
+import json
 import re
 
 import numpy as np
 import pytest
 import torch
 from axe_playwright_python.sync_playwright import Axe
+from notebook_rules import ROOT
 from PIL import Image
 from test_site import DESK, HTML, TELEPHONE
 from torchvision.transforms import functional as F
@@ -132,7 +134,7 @@ def test_every_photograph_gets_python_s_answer_and_map(demo, model):
 
 @pytest.mark.parametrize("kind", ["turned", "transparent", "gray", "palette", "animated"])
 def test_other_kinds_of_pictures_are_read_as_python_reads_them(kind, demo, model):
-    picture = sample_image("macaw_dog")
+    picture = sample_image("crab")      # not square, and the network hesitates
     content = {
         "turned": lambda: encoded(picture, "png", exif=turned()),
         "transparent": lambda: encoded(with_alpha(picture)),
@@ -285,6 +287,15 @@ def test_without_webassembly_or_from_the_disk_the_page_says_so(browser, server):
         assert said in shown.status.inner_text()
         assert shown.page.locator("#demo-still").is_visible() and not shown.own.is_visible()
         context.close()
+
+
+def test_versions_are_locked_and_no_registry_is_named():
+    text = (ROOT / "site" / "demo" / "package-lock.json").read_text(encoding="utf-8")
+    packages = json.loads(text)["packages"]
+    wanted = json.loads((ROOT / "site" / "demo" / "package.json").read_text(encoding="utf-8"))["dependencies"]
+    assert packages[""]["dependencies"] == wanted
+    assert {name: packages[f"node_modules/{name}"]["version"] for name in wanted} == wanted
+    assert "://" not in text
 
 
 def test_lesson_and_gallery_lead_to_the_demo_and_it_leads_back():
