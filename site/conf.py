@@ -15,6 +15,7 @@ import pages  # noqa: E402
 from notebook_rules import ROOT, notebook_paths  # noqa: E402
 
 project = html_title = "Visualizing CNNs, by hand"
+author = "the authors of the course"
 extensions = ["myst_nb", "sphinx_copybutton"]
 
 # What is a page, from the root of the repository; the patterns of folders keep Sphinx from searching environments.
