@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2.functional import center_crop, resize
 
-from .images import as_picture
+from .images import as_picture, to_input
+from .scores import class_scores, classes_in, probabilities
 
 
 def shifted(image, pixels):
@@ -72,3 +73,27 @@ VIEWS = {
     "middle, enlarged": partial(cropped, margin=16),
     "halved and back": halved,
 }
+
+
+def probability_when_moved(model, image, target, shifts):
+    """Probability of each picture's class at each of the shifts (`shifted`): `(len(shifts), N)`.
+
+    image: `(N, 3, H, W)` in [0, 1]. target and errors: as in `class_score`.
+    """
+    def probability(pixels):
+        p = probabilities(class_scores(model, to_input(shifted(image, pixels), model)))
+        return p.gather(1, classes_in(p, target)[:, None])[:, 0]
+
+    with torch.no_grad():
+        return torch.stack([probability(pixels) for pixels in shifts]).cpu()
+
+
+def draw_shifts(axes, shifts, values, **labels):
+    """Bars of values against shifts, coloured by the largest power of two, up to 16, that divides the shift.
+
+    labels: what matplotlib's `axes.set` takes besides, such as title and ylabel.
+    """
+    for power, colour in ((1, "0.8"), (2, "0.5"), (4, "C0"), (8, "C1"), (16, "C3")):
+        at = [i for i, k in enumerate(shifts) if k % power == 0 and (power == 16 or k % (2 * power))]
+        axes.bar([shifts[i] for i in at], [float(values[i]) for i in at], color=colour)
+    axes.set(xticks=range(0, shifts[-1] + 1, 4), ylim=(0, 1.05), xlabel="shift, in pixels", **labels)

@@ -5,10 +5,22 @@ import io
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
+from toys import Toy
 
-from course_utils import preprocess, sample_image, save_image, to_image
-from course_utils.views import VIEWS, cropped, halved, jpeg, mirrored, png, shifted
+from course_utils import preprocess, sample_image, save_image, to_image, to_input
+from course_utils.views import (
+    VIEWS,
+    cropped,
+    draw_shifts,
+    halved,
+    jpeg,
+    mirrored,
+    png,
+    probability_when_moved,
+    shifted,
+)
 
 
 @pytest.fixture
@@ -98,3 +110,22 @@ def test_shifts_mirrors_crops_and_sizes_have_a_gradient(pictures):
         x = pictures.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(view(x).sum(), x)
         assert gradient.abs().sum() > 0
+
+
+def test_probabilities_of_moved_pictures_are_those_of_the_moved_pictures():
+    toy, pictures = Toy(), torch.rand(2, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    found = probability_when_moved(toy, pictures, [0, 2], [0, 5, 8])
+    assert found.shape == (3, 2)
+    for row, pixels in zip(found, (0, 5, 8), strict=True):
+        p = toy(to_input(shifted(pictures, pixels), toy)).softmax(dim=1)
+        torch.testing.assert_close(row, p[range(2), [0, 2]])
+
+
+def test_bars_of_shifts_have_a_colour_for_each_power_of_two():
+    axes, shifts = Figure().subplots(), range(0, 33)
+    draw_shifts(axes, shifts, torch.arange(33) / 33, title="moved")
+    bars = {round(bar.get_x() + bar.get_width() / 2): (bar.get_facecolor(), bar.get_height()) for bar in axes.patches}
+    assert sorted(bars) == list(shifts) and axes.get_title() == "moved"
+    assert all(abs(height - shift / 33) < 1e-6 for shift, (_, height) in bars.items())
+    assert len({colour for colour, _ in bars.values()}) == 5
+    assert bars[16][0] == bars[0][0] == bars[32][0] != bars[8][0] == bars[24][0]
