@@ -373,21 +373,19 @@ def visualize_filter(model, layer, channel, *, position=None, leak=0.1, paramete
     """
 
 
-def layer_activation_gradient(model, x, layer, channel, position=None, rule='guided'):
-    """From one channel or one unit of a layer back to the picture: `(N, 3, H, W)`, signed.
-
-    x: preprocessed `(N, 3, H, W)`. layer: a module or its dotted name, with an output
-    `(N, C, h, w)`. channel: its index. position: a unit `(i, j)`; None for the channel's mean over
-    all positions. rule: "guided" (Springenberg et al. 2014, figure 3) or "plain" gradients.
-    Raises IndexError for a channel or position that the layer does not have, ValueError for another
-    rule or layer, and for "guided" on a network without ReLUs.
-    """
-
-
 def unit_activation(A, channel, position=None):
     """One channel of A `(N, C, h, w)`, per row: its mean, or its value at (i, j): `(N,)`.
 
     Raises IndexError for a channel or position outside the layer.
+    """
+
+
+def layer_activation_gradient(model, x, layer, channel, position=None, rule='guided'):
+    """From one channel or one unit of a layer back to the picture: `(N, 3, H, W)`, signed.
+
+    x: preprocessed `(N, 3, H, W)`. layer: a module or its dotted name, with an output `(N, C, h, w)`. position: a unit
+    (i, j), or None for the channel's mean. rule: "guided" (Springenberg et al. 2014) or "plain", the gradient. Raises
+    IndexError for a unit that is not there, ValueError for another rule or layer, and for "guided" without ReLUs.
     """
 
 
