@@ -20,13 +20,16 @@ PYTEST := $(VENV) -m pytest -n auto
 ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: help lab quick lint test package-tests notebook-tests portable bench notebooks site site-test clean
+.PHONY: help lab check quick lint test package-tests notebook-tests portable bench notebooks site site-test clean
 
 help:           ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 lab: $(READY)   ## open the course in JupyterLab (PORT=8888, ARGS="--no-browser …")
 	JUPYTER_CONFIG_PATH=tools/jupyter $(VENV) -m jupyterlab --ServerApp.root_dir=. --port=$(PORT) $(ROOT) $(ARGS) notebooks/00_start_here.ipynb
+
+check: $(READY) ## say in words whether everything works here, and what to do where it does not
+	@$(VENV) tools/check.py
 
 quick: lint     ## check what is quickly checked: lint, rules for notebooks, most tests of the package
 	$(PYTEST) -m "not slow" tests
