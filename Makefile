@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 PORT ?= 8888
+DECK ?= seeing
 # Where torch and torchvision come from; both from one place, or they do not fit together. Empty: as pip is set up.
 # On Linux without a GPU, the address of torch's CPU index (pytorch.org, Get started) saves gigabytes.
 TORCH_INDEX ?=
@@ -10,6 +11,7 @@ TORCH_INDEX ?=
 VENV := .venv/bin/python
 READY := .venv/ready
 SITE_READY := .venv/site-ready
+LECTURE_READY := .venv/lecture-ready
 SITE := build/site
 # What the demo on the website is served from, and the npm package that runs its network.
 DEMO := $(SITE)/static/demo/settings.json
@@ -20,7 +22,7 @@ PYTEST := $(VENV) -m pytest -n auto
 ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 
 .DEFAULT_GOAL := help
-.PHONY: help lab check quick lint test package-tests notebook-tests portable bench notebooks site site-test clean
+.PHONY: help lab check lecture handout quick lint test package-tests notebook-tests portable bench notebooks site site-test clean
 
 help:           ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +32,13 @@ lab: $(READY)   ## open the course in JupyterLab (PORT=8888, ARGS="--no-browser 
 
 check: $(READY) ## say in words whether everything works here, and what to do where it does not
 	@$(VENV) tools/check.py
+
+lecture: $(LECTURE_READY) ## open the slides of a lecture in JupyterLab (DECK=doubting)
+	JUPYTER_CONFIG_PATH=tools/jupyter $(VENV) -m jupyterlab --ServerApp.root_dir=. --port=$(PORT) $(ROOT) \
+		--LabApp.app_settings_dir=lectures/settings $(ARGS) lectures/$(DECK).ipynb
+
+handout: $(LECTURE_READY) ## print the decks as PDFs, with and without notes (needs Chromium or Chrome)
+	$(VENV) lectures/handout.py
 
 quick: lint     ## check what is quickly checked: lint, rules for notebooks, most tests of the package
 	$(PYTEST) -m "not slow" tests
@@ -43,7 +52,7 @@ package-tests: $(READY)
 	$(PYTEST) tests
 
 notebook-tests: $(READY)
-	$(PYTEST) notebooks
+	$(PYTEST) notebooks lectures
 
 portable: $(READY) ## run notebooks as another processor would (NB="09 11": these, SETTINGS=A, B or AB)
 	$(VENV) tools/portable.py $(NB) $(if $(SETTINGS),--settings $(SETTINGS))
@@ -72,6 +81,10 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(if $(TORCH_INDEX),$(VENV) -m pip install --index-url $(TORCH_INDEX) torch torchvision)
 	$(VENV) -m pip install --editable '.[test]'
+	@touch $@
+
+$(LECTURE_READY): $(READY)
+	$(VENV) -m pip install --editable '.[test,lecture]'
 	@touch $@
 
 $(SITE_READY): $(READY)

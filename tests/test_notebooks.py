@@ -15,6 +15,7 @@ from course_utils import techniques
 
 LESSONS = rules.lesson_paths()
 SOLUTIONS = rules.lesson_paths(rules.ROOT / "notebooks" / "solutions")
+DECKS = rules.deck_paths()
 
 
 def name_of(value):
@@ -53,6 +54,17 @@ def test_solution(path, rule):
     assert rule(rules.read(path), path) == []
 
 
+@pytest.mark.parametrize("name", ["seeing", "doubting"])
+def test_deck_exists(name):
+    assert rules.ROOT / "lectures" / f"{name}.ipynb" in DECKS
+
+
+@pytest.mark.parametrize("rule", rules.DECK_RULES, ids=name_of)
+@pytest.mark.parametrize("path", DECKS, ids=name_of)
+def test_deck(path, rule):
+    assert rule(rules.read(path), path) == []
+
+
 def test_no_picture_is_left_over():
     made = {file for path in LESSONS for file in rules.filed_pictures(rules.read(path), path)}
     assert set((rules.ROOT / "notebooks" / "pictures").glob("*")) == made
@@ -70,7 +82,7 @@ def test_every_code_cell_of_every_notebook_is_executed():
     for path in rules.files(".ipynb"):
         name, cells = path.relative_to(rules.ROOT).as_posix(), rules.code_cells(rules.read(path))
         collected = re.findall(rf"^{re.escape(name)}::(.+)$", listing, flags=re.MULTILINE)
-        assert path in LESSONS + SOLUTIONS, f"{name} is neither a lesson nor a solution"
+        assert path in LESSONS + SOLUTIONS + DECKS, f"{name} is neither a lesson nor a solution nor a deck"
         assert len(collected) == len(cells) > 0, f"pytest collects {len(collected)} of {len(cells)} cells of {name}"
 
 

@@ -1,6 +1,6 @@
 """Run notebooks from the top and store their outputs in place, clean and the same on every run.
 
-    python tools/execute_notebooks.py             all lessons and solutions
+    python tools/execute_notebooks.py             all lessons, solutions and decks
     python tools/execute_notebooks.py 06          lesson 06 and its solutions
     python tools/execute_notebooks.py PATH…       these files
 
@@ -23,6 +23,7 @@ from notebook_rules import (
     ROOT,
     WIDGET_VIEW,
     cell_metadata,
+    deck_paths,
     filed_pictures,
     is_solution,
     notebook_paths,
@@ -89,7 +90,7 @@ def clean(notebook, path):
     })
     used = set()
     for cell in notebook.cells:
-        cell.metadata = nbformat.from_dict(cell_metadata(cell))
+        cell.metadata = nbformat.from_dict(cell_metadata(cell, path))
         # An id made from the text stays the same when the notebook is written anew from a script.
         cell.id = digest = hashlib.sha256(f"{cell.cell_type}\0{cell.source}".encode()).hexdigest()[:12]
         while cell.id in used:
@@ -117,7 +118,7 @@ def chosen(arguments):
         if not found:
             sys.exit(f"There is no notebook {argument}.")
         paths += found
-    return paths or notebook_paths()
+    return paths or notebook_paths() + deck_paths()
 
 
 def main():

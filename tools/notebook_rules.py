@@ -52,6 +52,7 @@ SECOND_EDITION = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "10", "1
 MAIN_LINE, MAIN_HEADINGS, CURIOUS, ALL_CELLS = (35, 45), 10, 12, 75
 LAST_SECTIONS = "For the curious", "Exercises", "Five questions", "Summary", "References"
 METHOD_LINES, TILE = 15, 150
+SLIDES, WORDS = (12, 18), 80      # of a deck; on one slide, without its notes
 
 MACHINE_PATH = re.compile(
     r"(?<![\w.~/-])/(?:home|Users|root|tmp|private|work|workspace|mnt|media|opt|srv|var)/|\b[A-Z]:\\\w"
@@ -68,11 +69,21 @@ def notebook_paths(folder=ROOT / "notebooks"):
     return sorted(found, key=lambda path: (path.name, path.parent != folder))
 
 
+def deck_paths(folder=ROOT / "lectures"):
+    return sorted(folder.glob("*.ipynb"))
+
+
 def is_solution(path):
     return path.parent.name == "solutions"
 
 
+def is_deck(path):
+    return path.parent.name == "lectures"
+
+
 def lesson_folder(path):
+    if is_deck(path):
+        return path.parent.parent / "notebooks"
     return path.parent.parent if is_solution(path) else path.parent
 
 
@@ -251,10 +262,21 @@ def filed_pictures(notebook, path, *wanted):
     }
 
 
-def cell_metadata(cell):
-    """What is stored of a cell's metadata: its tags, and what JupyterLab folds because of them."""
+def cell_metadata(cell, path):
+    """What is stored of a cell's metadata: its tags, and what JupyterLab folds because of them.
+
+    In a deck also what kind of slide the cell is; all code is folded there.
+    """
     folded = {key: value for tag in tags(cell) for key, value in FOLDED.get(tag, {}).items()}
-    return ({"tags": tags(cell)} if tags(cell) else {}) | ({"jupyter": folded} if folded else {})
+    kept = {"tags": tags(cell)} if tags(cell) else {}
+    if is_deck(path):
+        folded |= {"source_hidden": True} if cell.cell_type == "code" else {}
+        kept |= {"slideshow": {"slide_type": slide_type(cell)}} if slide_type(cell) else {}
+    return kept | ({"jupyter": folded} if folded else {})
+
+
+def slide_type(cell):
+    return cell.metadata.get("slideshow", {}).get("slide_type")
 
 
 def reduced_metadata(notebook, path):
@@ -262,7 +284,7 @@ def reduced_metadata(notebook, path):
     found = {key: value for key, value in notebook.metadata.items() if key not in ("course", "widgets")}
     complaints = [] if found == expected else [f"metadata other than kernel and language: {found}"]
     for number, cell in enumerate(notebook.cells, 1):
-        if cell.metadata != (wanted := cell_metadata(cell)):
+        if cell.metadata != (wanted := cell_metadata(cell, path)):
             complaints.append(f"cell {number} has metadata beside its tags: {cell.metadata}, expected {wanted}")
         complaints += [f"cell {number} has an unknown tag {tag}" for tag in sorted(set(tags(cell)) - TAGS)]
     return complaints
@@ -402,7 +424,7 @@ def technique_order(notebook, path):
         home = homes.get(name)
         if not home and name != "checkers":
             complaints.append(f"{name} is no technique of any lesson")
-        elif home and not (home.name < path.name or is_solution(path) and home.name == path.name):
+        elif home and not (is_deck(path) or home.name < path.name or is_solution(path) and home.name == path.name):
             complaints.append(f"{name} comes from {home.name}, which is not an earlier lesson")
     return complaints
 
@@ -597,11 +619,45 @@ def repeated_techniques(folder=ROOT / "notebooks"):
     return [f"{name} is defined twice" for name in sorted({name for name in defined if defined.count(name) > 1})]
 
 
+# --- the decks of the lectures
+
+
+def slides(notebook, path):
+    """Twelve to eighteen slides, each with few words and notes for who speaks, a vote or more among them."""
+    found = [[]]
+    for cell in notebook.cells:
+        if slide_type(cell) == "slide":
+            found.append([])
+        found[-1].append(cell)
+    complaints = []
+    if any(slide_type(cell) != "skip" for cell in found[0]):
+        complaints.append("something is shown before the first slide")
+    if not SLIDES[0] <= len(found) - 1 <= SLIDES[1]:
+        complaints.append(f"{len(found) - 1} slides; {SLIDES[0]} to {SLIDES[1]} are asked for")
+    if not any("Vote:" in cell.source for cell in notebook.cells):
+        complaints.append("no slide lets the room vote")
+    for number, cells in enumerate(found[1:], 1):
+        seen = prose(cell for cell in cells if slide_type(cell) not in ("notes", "skip"))
+        words = len(re.findall(r"\w+", re.sub(r"\]\([^)]*\)|<[^>]+>|\$+[^$]+\$+", "", seen)))
+        complaints += [f"slide {number} has {words} words; the limit is {WORDS}"] if words > WORDS else []
+        complaints += [] if any(slide_type(cell) == "notes" for cell in cells) else [f"slide {number} has no notes"]
+        complaints += [f"slide {number} has a picture without alternative text"
+                       for picture in re.findall(r"!\[\s*\]|<img [^>]+>", seen) if not re.search(r'alt="[^"]', picture)]
+    return complaints
+
+
+def no_method_again(notebook, path):
+    """A deck takes the techniques from the lessons."""
+    return [f"{name} is a technique of {technique_homes(lesson_folder(path))[name].name}, written again"
+            for name in functions(code_cells(notebook)) if name in technique_homes(lesson_folder(path))]
+
+
 COMMON_RULES = (
     storable_outputs, outputs_of_these_sources, execution_counts, reduced_metadata, size_on_disk, links, title,
-    navigation, cell_length, imports_cell, only_functions, technique_order, resolved_names, colour_maps, pyplot,
+    cell_length, imports_cell, only_functions, technique_order, resolved_names, colour_maps, pyplot,
     machine_paths, slider_help, pictured_panels,
 )
-LESSON_RULES = (*COMMON_RULES, answer_picture, page, prose_between_code, setup_lines, exercises)
+LESSON_RULES = (*COMMON_RULES, navigation, answer_picture, page, prose_between_code, setup_lines, exercises)
 ANATOMY_RULES = (main_line, last_sections, visible_results, large_tiles, short_methods, folded_predictions)
-SOLUTION_RULES = (*COMMON_RULES, solutions)
+SOLUTION_RULES = (*COMMON_RULES, navigation, solutions)
+DECK_RULES = (*COMMON_RULES, setup_lines, slides, no_method_again)
