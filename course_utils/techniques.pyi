@@ -419,13 +419,13 @@ def inversion_terms(model, x, layer, phi_0):
     """
 
 
-def invert_representation(model, x, layer, *, steps=300, rate=0.3, alpha_weight=0.01, tv_weight=4.0, seed=0):
-    """A picture that a layer can hardly tell from x, from noise: yields `Step`s with images `(N, 3, H, W)` in [0, 1].
+def invert_representation(model, x, layer, *, steps=300, rate=0.3, alpha_weight=0.01, tv_weight=4.0, seed=0,
+                          start=None):
+    """A picture that a layer can hardly tell from x: yields `Step`s with images `(N, 3, H, W)` in [0, 1].
 
-    x: preprocessed `(N, 3, H, W)`. layer: a module or its dotted name. rate: of Adam at the start; it falls to 0
-    in a straight line. seed: of the start, the same noise in every row. A Step's objective is the energy, `(N,)`,
-    which ends lower than it began.
-    Raises ValueError for a wrong x or an unknown layer.
+    x: preprocessed `(N, 3, H, W)`. layer: a module or its dotted name. rate: of Adam at first; it falls to 0 in a
+    straight line. start: a preprocessed picture of x's shape, or None for faint noise of this seed, the same in every
+    row. A Step's objective is the energy, `(N,)`; from noise it falls. Raises ValueError for a wrong x or layer.
     Mahendran and Vedaldi 2014, equation 1: data term + alpha_weight · alpha-norm + tv_weight · total variation.
     """
 
@@ -454,35 +454,12 @@ def deep_dream(model, x, layer, channel=None, *, octaves=4, scale=1.4, steps=12,
     """
 
 
-def blur(image, sigma):
-    """Each channel of `(N, C, H, W)` blurred by a Gaussian, sigma in pixels."""
-
-
-def blur_every(steps, sigma):
-    """A rule for `ascend`: every so many steps the parameters are blurred."""
-
-
-def one_after_another(*rules):
-    """A rule for `ascend` that applies several."""
-
-
-def clip_small_norm(share):
-    """A rule for `ascend`: that share of the pixels whose norm is smallest becomes gray."""
-
-
-def clip_small_contribution(share):
-    """A rule for `ascend`: that share of the pixels that count least becomes gray."""
-
-
-def keep_largest(parameters, size, share):
-    """Zero where size `(N, 1, H, W)` is among the smallest `share` of its row."""
-
-
 def class_evidence(model, x, target, rival=0.0):
     """How much speaks for a class, before the softmax and SqueezeNet's last ReLU: `(N,)`, in the graph.
 
-    target and errors: as for `class_score`, but never None. rival: the weight of the soft maximum of the other classes.
+    target: as for `class_score`. rival: how much the soft maximum of the other classes counts against it.
     Networks that end in a linear layer have no ReLU there: for them it is the score itself.
+    Raises IndexError for a class that the network does not have.
     """
 
 
@@ -497,6 +474,30 @@ def generate_class_image(model, target, *, rival=0.5, penalty=None, parameteriza
     Raises IndexError for a class that the network does not have, ValueError for what is no index.
     Simonyan et al. 2013: $I^* = \\arg\\max_I S_c(I) - \\lambda \\|I\\|_2^2$.
     """
+
+
+def blur(image, sigma):
+    """Each channel of `(N, C, H, W)` blurred by a Gaussian, sigma in pixels."""
+
+
+def blur_every(steps, sigma):
+    """A rule for `ascend`: every so many steps the picture is blurred."""
+
+
+def clip_small_norm(share):
+    """A rule for `ascend`: that share of the pixels whose norm is smallest becomes gray."""
+
+
+def clip_small_contribution(share):
+    """A rule for `ascend`: that share of the pixels that count least becomes gray."""
+
+
+def keep_largest(parameters, size, share):
+    """Zero where size `(N, 1, H, W)` is among the smallest `share` of its row."""
+
+
+def one_after_another(*rules):
+    """A rule for `ascend` that applies several."""
 
 
 def loss_sign(model, x, target, targeted):

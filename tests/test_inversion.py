@@ -38,6 +38,16 @@ def test_shallow_layers_are_matched_to_a_fifth(squeezenet, layer):
     assert data.item() < 0.2
 
 
+def test_a_walk_may_start_at_a_picture(squeezenet):
+    x, other = preprocess([sample_image("macaw"), sample_image("coffee")], squeezenet).split(1)
+    free = {"alpha_weight": 0, "tv_weight": 0, "steps": 1}
+    first = next(invert_representation(squeezenet, x, "features.4", start=x, **free))
+    assert first.objective.item() == 0      # nothing is better than the photograph, where no prior is asked
+    first = next(invert_representation(squeezenet, x, "features.4", start=other, **free))
+    assert first.objective.item() > 1
+    torch.testing.assert_close(to_input(first.image, squeezenet), other, rtol=0, atol=1e-5)
+
+
 def test_what_is_wrong_is_told(squeezenet):
     with pytest.raises(ValueError, match="features.4"):
         next(invert_representation(squeezenet, torch.zeros(1, 3, 64, 64), "feature.4"))
