@@ -454,34 +454,16 @@ def deep_dream(model, x, layer, channel=None, *, octaves=4, scale=1.4, steps=12,
     """
 
 
-def class_evidence(model, x, target, rival=0.0):
-    """How much speaks for a class, before the softmax and SqueezeNet's last ReLU: `(N,)`, in the graph.
-
-    target: as for `class_score`. rival: how much the soft maximum of the other classes counts against it.
-    Networks that end in a linear layer have no ReLU there: for them it is the score itself.
-    Raises IndexError for a class that the network does not have.
-    """
-
-
-def generate_class_image(model, target, *, rival=0.5, penalty=None, parameterization=..., decay=0.02, constrain=None,
-                         shift=32, angle=15, zoom=0.3, steps=150, size=224, rate=0.03, seed=0):
-    """Pictures that the network takes for a class: yields `Step`s with images `(N, 3, size, size)`.
-
-    target: an int or a sequence, which makes one batch, each row from the same start. Objective:
-    `class_evidence` with `rival`, less penalty(x) `(N,)` of the network's input x, if given. After
-    each step the parameters shrink by the fraction `decay`; constrain(parameters, gradient,
-    number) may then change them. The other options are those of `visualize_filter`.
-    Raises IndexError for a class that the network does not have, ValueError for what is no index.
-    Simonyan et al. 2013: $I^* = \\arg\\max_I S_c(I) - \\lambda \\|I\\|_2^2$.
-    """
-
-
 def blur(image, sigma):
     """Each channel of `(N, C, H, W)` blurred by a Gaussian, sigma in pixels."""
 
 
 def blur_every(steps, sigma):
-    """A rule for `ascend`: every so many steps the picture is blurred."""
+    """A rule for `ascend`: every so many steps the parameters are blurred."""
+
+
+def one_after_another(*rules):
+    """A rule for `ascend` that applies several."""
 
 
 def clip_small_norm(share):
@@ -496,8 +478,25 @@ def keep_largest(parameters, size, share):
     """Zero where size `(N, 1, H, W)` is among the smallest `share` of its row."""
 
 
-def one_after_another(*rules):
-    """A rule for `ascend` that applies several."""
+def class_evidence(model, x, target, rival=0.0):
+    """How much speaks for a class, before the softmax and SqueezeNet's last ReLU: `(N,)`, in the graph.
+
+    target and errors: as for `class_score`, but never None. rival: the weight of the soft maximum of the other classes.
+    Networks that end in a linear layer have no ReLU there: for them it is the score itself.
+    """
+
+
+def generate_class_image(model, target, *, rival=0.5, penalty=None, parameterization=..., decay=0.02, constrain=None,
+                         shift=32, angle=15, zoom=0.3, steps=150, size=224, rate=0.03, seed=0):
+    """Pictures that the network takes for a class: yields `Step`s with images `(N, 3, size, size)`.
+
+    target: an int or a sequence, which makes one batch, each row from the same start. Objective:
+    `class_evidence` with `rival`, less penalty(x) `(N,)` of the network's input x, if given. After
+    each step the parameters shrink by the fraction `decay`; constrain(parameters, gradient,
+    number) may then change them. The other options are those of `visualize_filter`.
+    Raises IndexError for a class that the network does not have, ValueError for what is no index.
+    Simonyan et al. 2013: $I^* = \\arg\\max_I S_c(I) - \\lambda \\|I\\|_2^2$.
+    """
 
 
 def loss_sign(model, x, target, targeted):

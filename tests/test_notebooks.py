@@ -43,7 +43,7 @@ def test_lesson(path, rule):
 
 
 @pytest.mark.parametrize("rule", rules.ANATOMY_RULES, ids=name_of)
-@pytest.mark.parametrize("path", [path for path in LESSONS if path.name[:2] in rules.SECOND_EDITION], ids=name_of)
+@pytest.mark.parametrize("path", LESSONS, ids=name_of)
 def test_anatomy(path, rule):
     assert rule(rules.read(path), path) == []
 

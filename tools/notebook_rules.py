@@ -47,8 +47,7 @@ CODE_CELLS_IN_A_ROW = 2
 EXERCISES = 3
 MEGABYTES, MEGABYTES_WITH_ANIMATION = 1.5, 2.5
 
-# The lessons in the new anatomy; each joins when it is rewritten.
-SECOND_EDITION = ("00", "01", "02", "03", "04", "05", "06", "07", "08", "09", "10", "11", "12", "13", "14", "15", "16", "17", "18", "19", "20", "21")
+# The anatomy of a lesson.
 MAIN_LINE, MAIN_HEADINGS, CURIOUS, ALL_CELLS = (35, 45), 10, 12, 75
 LAST_SECTIONS = "For the curious", "Exercises", "Five questions", "Summary", "References"
 METHOD_LINES, TILE = 15, 150
