@@ -16,7 +16,9 @@ Written by `make bench`. Times are medians in milliseconds for one photograph (c
 a row were called in turns.
 
 - **ours**: the function of the course, with its defaults (50 passes where a method averages, in batches of 8).
-- **bare passes**: only the forward and backward passes that the method needs, same network, same batches.
+- **bare passes**: only the forward and backward passes that the method needs, same network, same batches. Two methods
+  have work of their own at every layer that no bare pass contains: guided backprop keeps what enters each ReLU and
+  clamps the signal there, and `lrp` divides and multiplies as its rules say.
 - **Captum, same network**: Captum's call on the network as `load_model` prepares it (frozen, channels_last), same
   batches.
 - **Captum, as documented**: the network as torchvision gives it, and Captum's default batching: all at once.

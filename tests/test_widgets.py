@@ -354,7 +354,7 @@ def test_beside_the_live_panel_stands_a_picture_of_it_for_readers_without_a_kern
 
 
 def test_a_panel_that_has_not_run_is_stored_without_a_picture():
-    picture, words = stored(play(growing, steps=slider(5), wild=ipywidgets.Checkbox(description="wildly")))
+    picture, words = stored(play(growing, steps=slider(5), broken=ipywidgets.Checkbox(description="wildly")))
     assert words == "A panel with the controls steps 5, ☐ wildly: Press Run." and picture.shape[1] == 340
 
 
@@ -1149,6 +1149,16 @@ def test_the_passes_of_a_run_are_counted(model):
     with count_passes(model) as passes:
         pass
     assert passes.forward == 0 and not model._forward_hooks
+
+
+def test_controls_that_the_function_cannot_be_called_with_are_refused_at_once():
+    def function(level, recipe):
+        yield from growing(level)
+
+    with pytest.raises(TypeError, match=r"function cannot be called .*\(level\): missing .* 'recipe'"):
+        play(function, level=slider(10), recipe=slider(1))      # recipe is an argument of play itself
+    with pytest.raises(TypeError, match=r"grid cannot be called .*\(lever\): "):
+        explore(grid, lever=slider(10))
 
 
 def test_the_picture_is_saved_with_its_recipe(monkeypatch, tmp_path, model):

@@ -6,6 +6,7 @@ Nothing is printed, displayed or plotted here: what a callback or a thread print
 import contextlib
 import functools
 import html
+import inspect
 import io
 import itertools
 import re
@@ -39,6 +40,8 @@ class Panel(widgets.VBox):
     is its alternative text too. `status`: the text of the status line. `run`, `stop` and `bar` are on the screen only
     where there is something to run; `saves`: ending → button. A new panel ends the work of those that an earlier run
     of the same cell left behind.
+
+    Raises TypeError where the function cannot be called with these controls, and says which is missing or unknown.
     """
 
     def __init__(self, function, controls, *, runs="", formats=(".png",), rows=()):
@@ -49,6 +52,7 @@ class Panel(widgets.VBox):
         self._asked = None      # the values that were computed with last
         self._stopped = False
         self._worker = Worker()
+        _check_call(function, controls)
         layout = {"display": "none", "min_width": "min(672px, 100%, 80vh)", "margin": "0"}
         self.image = Picture(format="jpeg", layout=layout)
         self.run = button(runs, "play", button_style="primary")
@@ -322,6 +326,17 @@ def attempt(function, *arguments):
         function(*arguments)
     except Exception as error:
         return error
+
+
+def _check_call(function, controls):
+    """Raise TypeError unless the function takes arguments of these names, and needs no others."""
+    try:
+        with contextlib.suppress(ValueError):      # some functions of C do not say what they take
+            inspect.signature(function).bind(**controls)
+    except TypeError as error:
+        name = getattr(function, "__name__", type(function).__name__)
+        given = ", ".join(controls) or "none"
+        raise TypeError(f"{name} cannot be called with the controls given ({given}): {error}") from None
 
 
 def in_words(error):

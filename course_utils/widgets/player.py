@@ -24,7 +24,8 @@ class Play(Panel):
     an objective there is no curve.
     controls: as in `explore`; they are read when Run is pressed. total: how many steps there will be, for
     the progress bar: a number, or a function `total(**values)`; without it, the value of the control
-    `steps`. recipe: a dict of what else belongs into the metadata of a saved picture, beside the values.
+    `steps`. recipe: a dict of what else belongs into the metadata of a saved picture, beside the values. A control
+    cannot have these two names.
 
     Stop acts after the step that is running, and the picture made so far stays; so it does after an error,
     which is told in the status line. "Save PNG" and "Save GIF" write into the course's folder `output`.
