@@ -165,7 +165,8 @@ def lesson(path, neighbour):
             new_markdown_cell("What the checker says:"),
             code(f"check_{name}({name})"),
         ]
-    cells += [new_markdown_cell("See."), code("show(cat)", "answer-picture")]
+    cells += [new_markdown_cell(f"[See](solutions/{path.name})." if here == "second" else "See."),
+              code("show(cat)", "answer-picture")]
     cells[-1].outputs = [picture()]
     return new_notebook(cells=cells)
 
@@ -277,10 +278,12 @@ BAD_LESSONS = [
     (add(new_markdown_cell("![gone](gone.png)")), "a link to gone.png"),
     (add(new_markdown_cell('<img src="gone.png" alt="">')), "a link to gone.png"),
     (add(new_markdown_cell("[outside](../../)")), "a link to ../../"),
+    (add(new_markdown_cell("1. Why? 2. How? 3. When?")), "runs the items of a list together: 1. Why?"),
     (add(new_markdown_cell("# Another title")), "a title (#) belongs"),
     (replace(0, "# ", "## "), "a title (#) belongs"),
     (replace(0, "../README.md", "https://example.org"), "no link to ../README.md"),
     (replace(0, "01_first.ipynb", "https://example.org"), "no link to 01_first.ipynb"),
+    (replace(-2, "solutions/02_second.ipynb", "https://example.org"), "no link to solutions/02_second.ipynb"),
     (add(code("a = 1"), code("b = 2")), "in a row, without prose"),
     (add(code("\n".join("abcdefghijklmnopqrstuvwxyz"))), "has 26 lines"),
     (add(code("")), "is empty"),

@@ -346,7 +346,7 @@ def title(notebook, path):
 
 
 def navigation(notebook, path):
-    """Previous lesson, course map, next lesson; from a solution back to its lesson."""
+    """Previous lesson, course map, next lesson, the solution; from a solution back to its lesson."""
     if is_solution(path):
         wanted = [f"../{path.name}"]
     else:
@@ -354,7 +354,21 @@ def navigation(notebook, path):
         here = names.index(path.name)
         wanted = [*names[max(here - 1, 0):here], "../README.md", *names[here + 1:here + 2]]
     found = {target.split("#")[0] for target in link_targets(prose(notebook.cells[:2]))}
-    return [f"the first two cells have no link to {target}" for target in wanted if target not in found]
+    complaints = [f"the first two cells have no link to {target}" for target in wanted if target not in found]
+    solution = f"solutions/{path.name}"
+    if (path.parent / solution).is_file() and solution not in link_targets(prose(notebook.cells)):
+        complaints.append(f"no link to {solution}")
+    return complaints
+
+
+def numbered_lists(notebook, path):
+    """Each item of a numbered list begins a line."""
+    return [
+        f"cell {number} runs the items of a list together: {paragraph[:40]} …"
+        for number, cell in enumerate(notebook.cells, 1) if cell.cell_type == "markdown"
+        for paragraph in re.split(r"\n\s*\n", cell.source)
+        if paragraph.startswith("1. ") and re.search(r"\S 2\. .*\s3\. ", paragraph, re.DOTALL)
+    ]
 
 
 def prose_between_code(notebook, path):
@@ -654,7 +668,7 @@ def no_method_again(notebook, path):
 COMMON_RULES = (
     storable_outputs, outputs_of_these_sources, execution_counts, reduced_metadata, size_on_disk, links, title,
     cell_length, imports_cell, only_functions, technique_order, resolved_names, colour_maps, pyplot,
-    machine_paths, slider_help, pictured_panels,
+    machine_paths, slider_help, pictured_panels, numbered_lists,
 )
 LESSON_RULES = (*COMMON_RULES, navigation, answer_picture, page, prose_between_code, setup_lines, exercises)
 ANATOMY_RULES = (main_line, last_sections, visible_results, large_tiles, short_methods, folded_predictions)
