@@ -161,7 +161,7 @@ def grad_cam(model, x, target=None, *, layer=None, relu=True):
 
 
 def draw_grad_cam(model, image, target, layer, drawing, kind='for the class'):
-    """Grad-CAM drawn over a photograph: the picture, and in words what the network says and the largest value.
+    """Grad-CAM drawn over a photograph: the picture, and in words its largest value.
 
     image: a `PIL.Image`. target: a class index, or None for the top class. layer: a dotted name. drawing: called with
     the pixels and the map. kind: "for the class", "for and against", "minus the strongest rival", "not averaged".
