@@ -107,11 +107,11 @@ def test_lesson_leads_to_its_solutions_which_are_not_in_the_navigation(path, par
 
 
 def test_gallery_shows_every_picture_of_every_lesson(parts):
-    shown = {image["src"]: image["alt"] for image in parts["docs/gallery.html"].images}
+    shown = {(image["src"], image["alt"]) for image in parts["docs/gallery.html"].images}
     for path in lesson_paths():
         for kind, data, alt in pages.pictures(read(path)):
             found = re.search(r'src="(.+?)"', pages.tile(path, kind, data, alt))[1]
-            assert shown[found] == alt
+            assert (found, alt) in shown      # two lessons may show the same photograph, in other words
             assert (HTML / "docs" / found).read_bytes() == data
 
 
