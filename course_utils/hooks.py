@@ -456,11 +456,14 @@ def layer_name(model, layer):
             if module is layer:
                 return name
         raise ValueError(f"this {type(layer).__name__} module is not part of the {type(model).__name__}")
-    names = layer_names(model)
-    if str(layer).removesuffix(INPUT) not in names:
+    try:
+        name = str(layer)
+        model.get_submodule(name.removesuffix(INPUT) or "no name")      # lrp asks for every layer: no walk
+        return name
+    except AttributeError:
+        names = layer_names(model)
         near = difflib.get_close_matches(str(layer), names, n=5, cutoff=0.3) or names[-5:]
-        raise ValueError(f"no layer {layer!r} in {type(model).__name__}; the nearest names are {near}")
-    return layer
+        raise ValueError(f"no layer {layer!r} in {type(model).__name__}; the nearest names are {near}") from None
 
 
 def _inside(model, name):

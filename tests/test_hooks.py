@@ -158,6 +158,16 @@ def test_an_unknown_layer_is_answered_with_the_nearest():
         pass
     with pytest.raises(ValueError, match="ReLU module is not part of the SqueezeNet"), record(model, nn.ReLU()):
         pass
+    for no_layer in ("", ":input", "features.", "features.0.weight"):
+        with pytest.raises(ValueError, match="no layer"), record(model, no_layer):
+            pass
+
+
+def test_a_layer_of_a_sequence_may_be_named_by_its_number():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    with record(model, 0) as activations:
+        model(picture())
+    assert activations["0"].shape[1] == 4
 
 
 def test_no_hook_stays_where_a_later_layer_is_unknown():
