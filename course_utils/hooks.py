@@ -158,7 +158,7 @@ class Recording(dict):
         self._names = {module: name for name, module in model.named_modules()}
 
     def __missing__(self, key):
-        name = self._names.get(key, key) if isinstance(key, nn.Module) else key
+        name = self._names.get(key, key) if isinstance(key, nn.Module) else str(key)
         if name in self:
             return self[name]
         raise KeyError(f"no output of layer {name!r} was recorded: recorded so far {sorted(self)}")

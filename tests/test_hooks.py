@@ -167,7 +167,7 @@ def test_a_layer_of_a_sequence_may_be_named_by_its_number():
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
     with record(model, 0) as activations:
         model(picture())
-    assert activations["0"].shape[1] == 4
+    assert activations[0] is activations["0"] and activations[0].shape[1] == 4
 
 
 def test_no_hook_stays_where_a_later_layer_is_unknown():
